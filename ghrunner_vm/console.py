@@ -1,0 +1,93 @@
+"""What a person or a script sees: results on stdout, narration on stderr."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.text import Text
+
+from ghrunner_vm.errors import GhvmError
+from ghrunner_vm.units import format_size
+
+LogFormat = Literal["text", "json"]
+Advance = Callable[[int], None]
+
+
+class Console:
+    """Renders text for people, or one JSON object a line (`log_format="json"`) for machines."""
+
+    def __init__(self, log_format: LogFormat = "text") -> None:
+        self.log_format = log_format
+        self._out = RichConsole(soft_wrap=True, highlight=False)
+        self._err = RichConsole(stderr=True, soft_wrap=True, highlight=False)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody watches the narration on a terminal."""
+        return self.log_format == "text" and self._err.is_terminal
+
+    def say(self, message: str, **fields: object) -> None:
+        """Narrate one step on stderr; `fields` are for the JSON form only."""
+        self._narrate("info", message, fields, style="")
+
+    def warn(self, message: str, **fields: object) -> None:
+        """Narrate something that a person should look at."""
+        self._narrate("warning", message, fields, style="yellow")
+
+    def error(self, error: GhvmError) -> None:
+        """The one place where an error is printed: what happened, the detail, what to do."""
+        if self.log_format == "json":
+            parts = {"details": error.details, "resolution": error.resolution, "exit-code": int(error.exit_code)}
+            self._narrate("error", error.brief, parts, style="")
+            return
+        self._err.print(f"[bold red]error:[/] {escape(error.brief)}")
+        if error.details:
+            self._err.print(Text(error.details))
+        if error.resolution:
+            self._err.print(f"[bold]→[/] {escape(error.resolution)}")
+
+    def result(self, text: str) -> None:
+        """Print a result on stdout, as it is."""
+        self._out.print(Text(text))
+
+    def result_json(self, value: object) -> None:
+        """Print a result on stdout as one JSON document."""
+        sys.stdout.write(json.dumps(value, indent=2, sort_keys=False) + "\n")
+        sys.stdout.flush()
+
+    @contextlib.contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[Advance]:
+        """A bar of bytes on a terminal, a line each tenth elsewhere. Yields a function that takes the bytes added."""
+        if self.interactive:
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+            with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=self._err) as bar:
+                task = bar.add_task(label, total=total)
+                yield lambda count: bar.advance(task, count)
+        else:
+            yield self._tenths(label, total)
+
+    def _tenths(self, label: str, total: int | None) -> Advance:
+        done, told = 0, 0
+
+        def advance(count: int) -> None:
+            nonlocal done, told
+            done += count
+            tenths = done * 10 // total if total else 0
+            if tenths > told:
+                told = tenths
+                self.say(f"{label}: {tenths * 10} % of {format_size(total or 0)}", bytes=done)
+
+        return advance
+
+    def _narrate(self, level: str, message: str, fields: Mapping[str, object], *, style: str) -> None:
+        if self.log_format == "json":
+            line = {"level": level, "message": message, **{k: v for k, v in fields.items() if v is not None}}
+            sys.stderr.write(json.dumps(line, default=str) + "\n")
+            sys.stderr.flush()
+        else:
+            self._err.print(Text(message, style=style))

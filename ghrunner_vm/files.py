@@ -1,0 +1,83 @@
+"""Files that two processes share: locked, staged and renamed."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Locked(Exception):  # noqa: N818 a state, not a fault
+    """Another process holds the lock."""
+
+
+def open_lock(path: Path) -> int:
+    """An open descriptor of a lock file, made if missing; links are not followed. Not inherited by children."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[int]:
+    """Hold `flock` on `path`; yields the descriptor, which a child may inherit to hold the lock as well.
+
+    Raises Locked if it is held elsewhere and `wait` is false. A lock file that its holder deleted while we waited
+    is not the lock any more, so the name is checked again after each wait.
+    """
+    operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    while True:
+        descriptor = open_lock(path)
+        try:
+            _flock(descriptor, operation, path)
+            if _same_file(descriptor, path):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Replace `path` as one step. A crash leaves the old content, or a stray `.NAME.XXXX` beside it."""
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and new names in a directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether the operation failed for want of space, quota or inodes."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _flock(descriptor: int, operation: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError as error:
+        raise Locked(str(path)) from error
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        named = path.lstat()
+    except FileNotFoundError:
+        return False
+    held = os.fstat(descriptor)
+    return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)

@@ -1,0 +1,49 @@
+"""Sizes and durations as people write them."""
+
+import re
+
+_FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,6})?)\s*(?P<unit>[KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+SIZE_FORMS = 'bytes, or a number with M, G or T (powers of 1024), as in "512M", "4G" or "1.5GiB"'
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as `4G`, `512MiB` or `1024`; every suffix is a power of 1024.
+
+    Raises ValueError when the text is no size or is not a whole number of bytes.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write {SIZE_FORMS}")
+    whole, _, fraction = match["number"].partition(".")
+    factor = _FACTORS[match["unit"].upper()]
+    denominator: int = 10 ** len(fraction)
+    scaled, rest = divmod(int(whole + fraction) * factor, denominator)
+    if rest:
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    return scaled
+
+
+def format_size(size: int) -> str:
+    """A size in bytes for people: `1.5 GiB`."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 0 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
