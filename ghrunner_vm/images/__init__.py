@@ -1,0 +1,1 @@
+"""Images: what a virtual machine boots, how it arrives and how it is kept."""

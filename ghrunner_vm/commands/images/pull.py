@@ -1,0 +1,84 @@
+"""`ghvm images pull`: bring an image into the cache."""
+
+import contextlib
+from pathlib import Path
+
+import click
+
+from ghrunner_vm.config import images_directory, load
+from ghrunner_vm.console import Advance, Console
+from ghrunner_vm.errors import UsageError
+from ghrunner_vm.images.errors import PullCancelled
+from ghrunner_vm.images.manifest import check_name
+from ghrunner_vm.images.pull import PulledImage
+from ghrunner_vm.images.pull import pull as pull_image
+from ghrunner_vm.images.remote import ImageServer
+from ghrunner_vm.images.store import ImageStore
+from ghrunner_vm.units import format_size
+
+pass_console = click.make_pass_decorator(Console, ensure=True)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--images-server", metavar="URL", help="The image server.")
+@click.option("--images-cache-dir", type=click.Path(path_type=Path, file_okay=False), help="Where images are kept.")
+@click.option("--commit", metavar="COMMIT", help="A version of the images instead of the latest one.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@pass_console
+def pull(
+    console: Console,
+    name: str,
+    images_server: str | None,
+    images_cache_dir: Path | None,
+    commit: str | None,
+    as_json: bool,
+) -> None:
+    """Fetch the image NAME, unless the cache has it already."""
+    _check("NAME", name)
+    _check("--commit", commit)
+    settings = load({"images_server": images_server, "images_cache_dir": images_cache_dir})
+    store = ImageStore(images_directory(settings))
+    try:
+        with ImageServer(settings.images_server) as server, _Bar(console, name) as bar:
+            pulled = pull_image(store, server, name, commit=commit, progress=bar.show)
+    except KeyboardInterrupt:
+        raise PullCancelled(
+            "The pull was interrupted", resolution="The same command goes on with what is complete."
+        ) from None
+    _render(console, pulled, as_json)
+
+
+class _Bar(contextlib.ExitStack):
+    """A progress bar that appears with the first byte, when the total is known if it ever is."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        super().__init__()
+        self._console = console
+        self._name = name
+        self._advance: Advance | None = None
+        self._shown = 0
+
+    def show(self, done: int, total: int | None) -> None:
+        if self._advance is None:
+            self._advance = self.enter_context(self._console.progress(self._name, total))
+        self._advance(done - self._shown)
+        self._shown = done
+
+
+def _check(what: str, value: str | None) -> None:
+    try:
+        if value is not None:
+            check_name(value)
+    except ValueError as error:
+        raise UsageError(f"{what}: {error}") from error
+
+
+def _render(console: Console, pulled: PulledImage, as_json: bool) -> None:
+    if as_json:
+        result = {"schema": 1, "commit": pulled.commit, "name": pulled.name}
+        console.result_json({**result, "fetched": pulled.fetched, "bytes": pulled.bytes})
+    elif pulled.fetched:
+        console.result(f"{pulled.name} {pulled.commit} fetched, {format_size(pulled.bytes)}")
+    else:
+        console.result(f"{pulled.name} {pulled.commit} is in the cache already")

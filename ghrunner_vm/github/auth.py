@@ -1,0 +1,172 @@
+"""Who we are to GitHub: an App's installation, or a token."""
+
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from pydantic import SecretStr
+
+from ghrunner_vm.errors import GhvmError, PermanentError, UsageError
+from ghrunner_vm.github.faults import PERMISSIONS, refused
+from ghrunner_vm.github.models import Installation, InstallationToken
+from ghrunner_vm.github.scope import Kind, Scope
+from ghrunner_vm.github.transport import Answer, Transport
+from ghrunner_vm.units import format_seconds
+
+_REFRESH_SECONDS = 5 * 60
+_DRIFT_SECONDS = 30
+_JWT_PAST, _JWT_AHEAD = 60, 8 * 60
+"""GitHub allows ten minutes ahead of its own clock; a minute in the past forgives a fast clock here."""
+
+
+class Auth(Protocol):
+    """Where the client gets its bearer token from."""
+
+    def bearer(self, transport: Transport, scope: Scope) -> SecretStr:
+        """A token with some life left. Raises PermanentError or InfrastructureError."""
+
+    def renew(self, stale: SecretStr) -> bool:
+        """Drop a token that GitHub no longer takes; whether there can be another one."""
+
+    def revoke(self, transport: Transport) -> None:
+        """End tokens that were made here; never raises."""
+
+
+class TokenAuth:
+    """A token that a person made: a classic one for enterprises, any kind elsewhere."""
+
+    def __init__(self, token: str | SecretStr) -> None:
+        """Raises UsageError when the text cannot be a token."""
+        text = token.get_secret_value() if isinstance(token, SecretStr) else token
+        if not text or not text.isascii() or not text.isprintable() or " " in text:
+            resolution = "Set GHVM_GITHUB_TOKEN to the token alone, without spaces or a line's end."
+            raise UsageError("the GitHub token holds characters that no token has", resolution=resolution)
+        self._token = SecretStr(text)
+
+    def bearer(self, transport: Transport, scope: Scope) -> SecretStr:  # noqa: ARG002 the interface of Auth
+        """The token."""
+        return self._token
+
+    def renew(self, stale: SecretStr) -> bool:  # noqa: ARG002 the interface of Auth
+        """There is only this one."""
+        return False
+
+    def revoke(self, transport: Transport) -> None:
+        """Nothing was made here."""
+
+
+@dataclass(frozen=True)
+class _Issued:
+    token: SecretStr
+    expires_at: float
+
+
+class AppAuth:
+    """A GitHub App: finds its installation and keeps a token with runner permissions only.
+
+    One object serves one GitHub client, from any number of threads.
+    """
+
+    def __init__(self, client_id: str, private_key_pem: bytes) -> None:
+        """`client_id` may be the App's number as text. Raises PermanentError for a key that is no RSA key."""
+        self._client_id = client_id
+        self._key = _load_key(private_key_pem)
+        self._lock = threading.Lock()
+        self._issued: _Issued | None = None
+
+    def bearer(self, transport: Transport, scope: Scope) -> SecretStr:
+        """The installation token, renewed when less than five minutes of its hour are left."""
+        with self._lock:
+            if self._issued is None or self._issued.expires_at - transport.clock.wall() < _REFRESH_SECONDS:
+                self._issued = self._issue(transport, scope)
+            return self._issued.token
+
+    def renew(self, stale: SecretStr) -> bool:
+        """Forget a token that GitHub refuses, unless another thread did so already."""
+        with self._lock:
+            if self._issued is not None and self._issued.token == stale:
+                self._issued = None
+        return True
+
+    def revoke(self, transport: Transport) -> None:
+        """`DELETE /installation/token`, once and best effort: the token dies within the hour anyway."""
+        with self._lock:
+            issued, self._issued = self._issued, None
+        if issued is None:
+            return
+        try:
+            transport.send("DELETE", "/installation/token", bearer=issued.token, tries=1)
+        except GhvmError:
+            return
+
+    def _issue(self, transport: Transport, scope: Scope) -> _Issued:
+        """`GET …/installation`, then `POST /app/installations/{id}/access_tokens`."""
+        permission = _permission(scope)
+        installation = self._installation(transport, scope, permission)
+        body: dict[str, object] = {"permissions": {permission: "write"}}
+        if scope.kind is Kind.REPO:
+            body["repositories"] = [scope.name.partition("/")[2]]
+        path = f"/app/installations/{installation.id}/access_tokens"
+        answer = transport.send("POST", path, bearer=self._jwt(transport), body=body)
+        if answer.status != 201:
+            raise self._refused(answer, transport, scope, "get an installation token")
+        issued = answer.parse(InstallationToken)
+        return _Issued(issued.token, issued.expires_at.timestamp())
+
+    def _installation(self, transport: Transport, scope: Scope, permission: str) -> Installation:
+        answer = transport.send("GET", f"{scope.path}/installation", bearer=self._jwt(transport))
+        if answer.status == 404:
+            resolution = f"Install the App on {scope.name}, and check the name."
+            raise PermanentError(f"the App is not installed on {scope}", details=answer.details, resolution=resolution)
+        if answer.status != 200:
+            raise self._refused(answer, transport, scope, "find the App's installation")
+        installation = answer.parse(Installation)
+        if installation.suspended_at is not None:
+            details = f"since {installation.suspended_at:%Y-%m-%d %H:%M %Z}"
+            resolution = "An owner must unsuspend it in the settings of its installation."
+            raise PermanentError(
+                f"the App's installation on {scope} is suspended", details=details, resolution=resolution
+            )
+        if installation.permissions.get(permission) != "write":
+            resolution = f'Grant the App "{permission}: write", and accept the change in its installation.'
+            raise PermanentError(f"the App may not manage the runners of {scope}", resolution=resolution)
+        return installation
+
+    def _jwt(self, transport: Transport) -> SecretStr:
+        now = int(transport.clock.wall())
+        claims = {"iat": now - _JWT_PAST, "exp": now + _JWT_AHEAD, "iss": self._client_id}
+        return SecretStr(jwt.encode(claims, self._key, algorithm="RS256"))
+
+    def _refused(self, answer: Answer, transport: Transport, scope: Scope, doing: str) -> GhvmError:
+        if answer.status != 401:
+            return refused(answer, scope, doing)
+        drift = transport.clock.wall() - answer.date if answer.date is not None else 0
+        if abs(drift) <= _DRIFT_SECONDS:
+            resolution = "Check that the client ID and the private key belong to the same App."
+            return PermanentError("GitHub does not accept the App's key", details=answer.details, resolution=resolution)
+        side = "ahead of" if drift > 0 else "behind"
+        brief = f"this host's clock is {format_seconds(abs(drift))} {side} GitHub's, which refuses the App for it"
+        return PermanentError(
+            brief, details=answer.details, resolution="Set the clock, for example with timedatectl set-ntp true."
+        )
+
+
+def _permission(scope: Scope) -> str:
+    if scope.kind is Kind.ENTERPRISE:
+        resolution = "Set GHVM_GITHUB_TOKEN to a classic token with manage_runners:enterprise."
+        raise PermanentError("GitHub lets no App manage an enterprise's runners", resolution=resolution)
+    return PERMISSIONS[scope.kind]
+
+
+def _load_key(pem: bytes) -> RSAPrivateKey:
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, RSAPrivateKey):
+        resolution = "Give the .pem file that GitHub made for the App, unchanged."
+        raise PermanentError("the App's private key is not a plain RSA key in PEM form", resolution=resolution)
+    return key

@@ -1,0 +1,178 @@
+"""Runners of one organization, repository or enterprise, through GitHub's REST API."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from ghrunner_vm.clock import SYSTEM, Clock
+from ghrunner_vm.github.auth import Auth
+from ghrunner_vm.github.faults import LostResponse, NameTaken, PermissionLost, refused
+from ghrunner_vm.github.limits import Budget
+from ghrunner_vm.github.models import JitConfig, JitConfigAnswer, Presence, Removal, Runner, RunnerList, Sight
+from ghrunner_vm.github.scope import Scope
+from ghrunner_vm.github.transport import Answer, Method, Timeouts, Transport, Unreachable
+
+_CHANGED_RESOLUTION = "Check the App's installation, its permissions and the token."
+
+
+class GitHub:
+    """A client for one scope. As a context manager it revokes the installation token it made when it ends.
+
+    Every call may raise PermanentError, RateLimited (with `retry_after` seconds) and Unreachable. All calls block,
+    with deadlines, and may be made from several threads.
+    """
+
+    def __init__(
+        self, api_url: str, scope: Scope, auth: Auth, *, clock: Clock = SYSTEM, timeouts: Timeouts | None = None
+    ) -> None:
+        self.scope = scope
+        self._auth = auth
+        self._transport = Transport(api_url, clock=clock, timeouts=timeouts)
+        self._farewell = Transport(api_url, clock=clock, timeouts=Timeouts(connect=3, read=3, total=5))
+        self._lock = threading.Lock()
+        self._seen: dict[int, tuple[str, Sight]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._auth.revoke(self._farewell)
+
+    @property
+    def api_url(self) -> str:
+        """The API's URL without a trailing slash."""
+        return self._transport.url
+
+    @property
+    def requests_made(self) -> int:
+        """How many requests counted against the rate limit so far."""
+        return self._transport.requests_made
+
+    @property
+    def budget(self) -> Budget | None:
+        """The rate limit as the last answer told it."""
+        return self._transport.budget
+
+    def generate_jitconfig(
+        self, name: str, *, group_id: int, labels: Sequence[str], work_folder: str = "_work"
+    ) -> JitConfig:
+        """`POST …/actions/runners/generate-jitconfig`, once: GitHub adds no labels and shows the answer once.
+
+        Raises NameTaken, and LostResponse when the runner may be registered although no configuration came.
+        """
+        body = {"name": name, "runner_group_id": group_id, "labels": list(labels), "work_folder": work_folder}
+        bearer = self._auth.bearer(self._transport, self.scope)
+        try:
+            path = f"{self._runners}/generate-jitconfig"
+            answer = self._transport.send("POST", path, bearer=bearer, body=body, tries=1)
+            made = answer.parse(JitConfigAnswer) if answer.status == 201 else None
+        except Unreachable as error:
+            resolution = f"Look for {name} later, remove it if it is there, and register under a new name."
+            brief = f"GitHub's answer to the registration of {name} was lost"
+            raise LostResponse(brief, details=error.details, resolution=resolution) from error
+        if made is not None:
+            return JitConfig(made.runner.id, made.runner.name, made.encoded_jit_config)
+        if answer.status == 409:
+            resolution = "Register under a new name."
+            raise NameTaken(f"a runner named {name} exists", details=answer.details, resolution=resolution)
+        raise refused(answer, self.scope, f"register the runner {name}")
+
+    def runner(self, runner_id: int) -> Runner | None:
+        """`GET …/actions/runners/{id}`. None is a 404, which a lost permission gives as well: see `sight`."""
+        answer = self._send("GET", f"{self._runners}/{runner_id}")
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise refused(answer, self.scope, f"look at runner {runner_id}")
+        return answer.parse(Runner)
+
+    def runner_named(self, name: str) -> Runner | None:
+        """`GET …/actions/runners?name=`: the runner of exactly this name."""
+        answer = self._list(name)
+        if answer.status != 200:
+            raise refused(answer, self.scope, "list the runners")
+        return _named(answer.parse(RunnerList), name)
+
+    def sight(self, runner_id: int, name: str) -> Sight:
+        """How GitHub sees a runner; free of charge (304) while nothing changes.
+
+        Raises PermissionLost when GitHub shows neither the runner nor a list without it.
+        """
+        with self._lock:
+            etag, last = self._seen.get(runner_id, (None, None))
+        answer = self._send("GET", f"{self._runners}/{runner_id}", etag=etag)
+        if answer.status == 304 and last is not None:
+            return last
+        if answer.status == 404:
+            return self._sight_after_404(runner_id, name)
+        if answer.status != 200:
+            raise refused(answer, self.scope, f"look at the runner {name}")
+        sight = _sight(answer.parse(Runner))
+        self._remember(runner_id, answer.headers.get("etag"), sight)
+        return sight
+
+    def remove(self, runner_id: int, name: str) -> Removal:
+        """`DELETE …/actions/runners/{id}`: REMOVED (no job can reach it any more), BUSY (it has one) or GONE.
+
+        Raises PermissionLost as `sight` does.
+        """
+        answer = self._send("DELETE", f"{self._runners}/{runner_id}")
+        if answer.status == 422:
+            return Removal.BUSY
+        if answer.status == 204:
+            self._remember(runner_id, None, None)
+            return Removal.REMOVED
+        if answer.status != 404:
+            raise refused(answer, self.scope, f"remove the runner {name}")
+        if self._sight_after_404(runner_id, name).presence is not Presence.GONE:
+            raise Unreachable(f"GitHub lists the runner {name} but does not find it", details=answer.details)
+        return Removal.GONE
+
+    def _sight_after_404(self, runner_id: int, name: str) -> Sight:
+        """A 404 means gone only if this token can still list, and the list by exact name is empty."""
+        answer = self._list(name)
+        if answer.status == 200:
+            runners = answer.parse(RunnerList)
+            listed = _named(runners, name)
+            if listed is not None and listed.id == runner_id:
+                return _sight(listed)
+            if runners.total_count == 0:
+                self._remember(runner_id, None, None)
+                return Sight(Presence.GONE)
+        brief = f"GitHub does not say what became of the runner {name}"
+        raise PermissionLost(brief, details=answer.details, resolution=_CHANGED_RESOLUTION)
+
+    def _list(self, name: str) -> Answer:
+        return self._send("GET", self._runners, params={"name": name, "per_page": "100"})
+
+    def _send(
+        self, method: Method, path: str, *, params: Mapping[str, str] | None = None, etag: str | None = None
+    ) -> Answer:
+        """For calls that may be repeated: a token that GitHub refuses is replaced once."""
+        bearer = self._auth.bearer(self._transport, self.scope)
+        answer = self._transport.send(method, path, bearer=bearer, params=params, etag=etag)
+        if answer.status == 401 and self._auth.renew(bearer):
+            bearer = self._auth.bearer(self._transport, self.scope)
+            answer = self._transport.send(method, path, bearer=bearer, params=params, etag=etag)
+        return answer
+
+    def _remember(self, runner_id: int, etag: str | None, sight: Sight | None) -> None:
+        with self._lock:
+            self._seen.pop(runner_id, None)
+            if etag and sight:
+                self._seen[runner_id] = (etag, sight)
+
+    @property
+    def _runners(self) -> str:
+        return f"{self.scope.path}/actions/runners"
+
+
+def _named(runners: RunnerList, name: str) -> Runner | None:
+    return next((runner for runner in runners.runners if runner.name == name), None)
+
+
+def _sight(runner: Runner) -> Sight:
+    return Sight(Presence.ONLINE if runner.status == "online" else Presence.OFFLINE, runner.busy)

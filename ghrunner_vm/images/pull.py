@@ -1,0 +1,131 @@
+"""Bring an image from a server into the cache: download, decompress, hash and write in one pass."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ghrunner_vm.images.download import StartAgain
+from ghrunner_vm.images.errors import PullCancelled, UnsafeCache
+from ghrunner_vm.images.manifest import MAX_ARTIFACT_BYTES, Artifact, Manifest
+from ghrunner_vm.images.remote import ImageServer
+from ghrunner_vm.images.space import require_space
+from ghrunner_vm.images.store import ImageStore, mismatch
+from ghrunner_vm.images.unpack import Expected, is_complete, unpack
+from ghrunner_vm.images.verify import Record, Verified, opened, verified
+
+Progress = Callable[[int, int | None], None]
+"""Hears the uncompressed bytes that are done, and the total if it is known."""
+
+
+@dataclass(frozen=True)
+class PulledImage:
+    """An image that is in the cache now. `bytes` were written; 0 and not `fetched` if it was there already."""
+
+    commit: str
+    name: str
+    fetched: bool
+    bytes: int
+
+
+def pull(
+    store: ImageStore,
+    server: ImageServer,
+    name: str,
+    *,
+    commit: str | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> PulledImage:
+    """Make sure that the cache has this image; the server's latest commit unless one is given.
+
+    A process that pulls the same image is waited for. `cancelled` is asked between chunks. Raises PullCancelled,
+    ImageMissing, ImageCorrupt, ImageServerUnreachable, and InfrastructureError for a full disk. Whenever it ends,
+    even by SIGKILL, only the staging directory is left, which the next pull uses or clears.
+    """
+
+    def check() -> None:
+        if cancelled():
+            raise PullCancelled("The pull was cancelled", details=f"image {name}")
+
+    commit = commit or server.latest()
+    present = PulledImage(commit, name, fetched=False, bytes=0)
+    if store.has(commit, name):
+        return present
+    with store.staging(commit, name, check) as staging:
+        if store.has(commit, name):
+            return present
+        transfer = _Transfer(store, server, commit, staging, progress or (lambda _done, _total: None), check)
+        manifest, record = transfer.run(server.manifest(commit, name))
+        store.publish(staging, manifest, record, commit)
+    return PulledImage(commit, name, fetched=True, bytes=manifest.total_size or 0)
+
+
+@dataclass
+class _Transfer:
+    """The artifacts of one image on their way into its staging directory."""
+
+    store: ImageStore
+    server: ImageServer
+    commit: str
+    staging: Path
+    progress: Progress
+    check: Callable[[], None]
+    done: int = 0
+    total: int | None = None
+
+    def run(self, manifest: Manifest) -> tuple[Manifest, Record]:
+        """The manifest with all sizes, and the record of what was verified on the way."""
+        self._clear_strangers(manifest)
+        kept = {name: self._kept(name, artifact) for name, artifact in manifest.artifacts.items()}
+        found = {name: verified for name, verified in kept.items() if verified is not None}
+        self.total = manifest.total_size
+        self.done = sum(verified.stamp.size for verified in found.values())
+        if self.total is not None:
+            require_space(self.staging, self.total - self.done)
+        for name, artifact in manifest.artifacts.items():
+            if name not in found:
+                found[name] = self._fetch(name, artifact)
+                self.done += found[name].stamp.size
+        return _with_sizes(manifest, found), Record(files=found)
+
+    def _clear_strangers(self, manifest: Manifest) -> None:
+        for entry in self.staging.iterdir():
+            if entry.name not in manifest.artifacts:
+                entry.unlink()
+
+    def _kept(self, name: str, artifact: Artifact) -> Verified | None:
+        """A complete artifact from a pull that was interrupted, if it is what the manifest says."""
+        with contextlib.suppress(FileNotFoundError, UnsafeCache), opened(self.staging / name) as descriptor:
+            if is_complete(descriptor):
+                found = verified(descriptor, self.store.new_hash, self.check)
+                return found if found.sha256 == artifact.sha256 else None
+        return None
+
+    def _fetch(self, name: str, artifact: Artifact) -> Verified:
+        path = self.staging / name
+        expected = Expected(MAX_ARTIFACT_BYTES if artifact.size is None else artifact.size, artifact.size)
+        download = self.server.download(self.commit, name, self.check)
+        while True:
+            try:
+                with contextlib.closing(download.chunks()) as chunks:
+                    found = unpack(chunks, path, expected, written=self._tell, new_hash=self.store.new_hash)
+                break
+            except StartAgain:
+                continue
+        if found.sha256 != artifact.sha256:
+            path.unlink()
+            raise mismatch(f"{name} that {self.server.url} serves", artifact.sha256, found.sha256)
+        return found
+
+    def _tell(self, done: int, announced: int | None) -> None:
+        self.check()
+        self.progress(self.done + done, self.total or announced)
+
+
+def _with_sizes(manifest: Manifest, found: dict[str, Verified]) -> Manifest:
+    artifacts = {
+        name: artifact.model_copy(update={"size": found[name].stamp.size})
+        for name, artifact in manifest.artifacts.items()
+    }
+    return manifest.model_copy(update={"artifacts": artifacts})

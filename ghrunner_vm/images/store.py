@@ -1,0 +1,295 @@
+"""The image cache: one directory per commit and image, complete from the moment it has its name.
+
+    DIR/{commit}/{name}/     the artifacts (0444), manifest.json, verified.json, lease
+    DIR/.staging/{name}/     .lock and one directory per commit that is being pulled
+    DIR/.trash/              what is being deleted
+
+The staging lock is per name, not per commit: there are as many lock files as names, so none has to be deleted.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ghrunner_vm import files
+from ghrunner_vm.clock import SYSTEM, Clock
+from ghrunner_vm.errors import UsageError
+from ghrunner_vm.images.errors import ImageCorrupt, ImageMissing
+from ghrunner_vm.images.locking import lock_within, nothing
+from ghrunner_vm.images.manifest import Manifest, check_name
+from ghrunner_vm.images.verify import RECORD, NewHash, Record, Stamp, Verified, check_directory, opened, verified
+
+MANIFEST = "manifest.json"
+LEASE = "lease"
+LEASE_SECONDS = 10.0
+"""An exclusive lease lasts for one rename, so a shared one never waits long."""
+PULL_SECONDS = 3600.0
+"""How long a pull waits for another process that pulls the same image."""
+
+
+@dataclass(frozen=True)
+class LeasedImage:
+    """An image that stays where it is. `files` are open, verified descriptors by artifact name.
+
+    `lease_fd` holds the lease: a child that inherits it keeps the image as long as it lives.
+    """
+
+    commit: str
+    name: str
+    manifest: Manifest
+    files: Mapping[str, int]
+    lease_fd: int
+
+    @property
+    def disk_fd(self) -> int:
+        """The descriptor of the disk."""
+        return self.files[self.manifest.disk]
+
+
+@dataclass(frozen=True)
+class CachedImage:
+    """An image in the cache: its size in bytes, and the seconds since it was completed."""
+
+    commit: str
+    name: str
+    size: int
+    age_seconds: float
+    in_use: bool
+
+
+class ImageStore:
+    """The cache in `directory`, which is made if it is missing. Several processes share it safely."""
+
+    def __init__(self, directory: Path, *, new_hash: NewHash = hashlib.sha256, clock: Clock = SYSTEM) -> None:
+        self.directory = directory
+        self.new_hash = new_hash
+        self.clock = clock
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        check_directory(directory)
+
+    def path(self, commit: str, name: str) -> Path:
+        """Where an image lies once it is complete; raises UsageError for names that are none."""
+        try:
+            return self.directory / check_name(commit) / check_name(name)
+        except ValueError as error:
+            raise UsageError("This is not the name of an image", details=str(error)) from error
+
+    def has(self, commit: str, name: str) -> bool:
+        """Whether the image is complete. Its content is verified when it is leased, not here."""
+        path = self.path(commit, name)
+        try:
+            self._check(path)
+            manifest = read_manifest(path)
+        except (FileNotFoundError, ValueError):
+            return False
+        return all((path / artifact).is_file() for artifact in manifest.artifacts)
+
+    @contextlib.contextmanager
+    def lease(self, commit: str, name: str, *, full: bool = False) -> Iterator[LeasedImage]:
+        """Hold an image and open its artifacts, verified. `full` hashes everything, whatever the record says.
+
+        Raises ImageMissing, ImageCorrupt (the copy is moved out of the way) and UnsafeCache.
+        """
+        path = self.path(commit, name)
+        with contextlib.ExitStack() as stack:
+            try:
+                self._check(path)
+                lease = stack.enter_context(lock_within(path / LEASE, LEASE_SECONDS, shared=True, clock=self.clock))
+            except FileNotFoundError as error:
+                raise self._missing(commit, name) from error
+            try:
+                image = self._opened(stack, path, lease)
+                self._verify(path, image, full=full)
+            except ImageCorrupt:
+                self._discard(path, lease)
+                raise
+            yield image
+
+    def newest(self, name: str) -> str | None:
+        """The commit of this image that was completed last, or None."""
+        found = [image for image in self._complete() if image.path.name == name]
+        return max(found, key=lambda image: image.completed_ns).path.parent.name if found else None
+
+    def images(self) -> list[CachedImage]:
+        """All complete images, the newest first."""
+        found = sorted(self._complete(), key=lambda image: image.completed_ns, reverse=True)
+        described = []
+        for image in found:
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                described.append(self._described(image))
+        return described
+
+    def remove(self, commit: str, name: str) -> int | None:
+        """Delete an image; the bytes that this frees, or None if it is in use or gone."""
+        path = self.path(commit, name)
+        try:
+            with files.lock(path / LEASE, wait=False):
+                size = _size(path)
+                trash = self._to_trash(path)
+        except (FileNotFoundError, files.Locked):
+            return None
+        shutil.rmtree(trash, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+        return size
+
+    @contextlib.contextmanager
+    def staging(self, commit: str, name: str, check: Callable[[], None] = nothing) -> Iterator[Path]:
+        """The directory in which to prepare an image, ours alone. `check` is called while waiting and may raise."""
+        home = self._staging_home / self.path(commit, name).name
+        for directory in (home.parent, home):
+            _make_directory(directory)
+        with lock_within(home / ".lock", PULL_SECONDS, check=check, clock=self.clock):
+            _clear(home, keep=commit)
+            _make_directory(home / commit)
+            yield home / commit
+
+    def publish(self, staging: Path, manifest: Manifest, record: Record, commit: str) -> None:
+        """Give a complete staging directory its name. A crash before the rename leaves it in staging."""
+        target = self.path(commit, manifest.name)
+        record.write(staging)
+        files.write_atomically(staging / MANIFEST, manifest.to_json(), mode=0o444)
+        files.sync_directory(staging)
+        _make_directory(target.parent)
+        if os.path.lexists(target):  # incomplete: somebody took files out of it
+            self._to_trash(target)
+        try:
+            staging.rename(target)
+        except FileNotFoundError:  # `remove` has just taken away the commit's directory, which was empty
+            _make_directory(target.parent)
+            staging.rename(target)
+        files.sync_directory(target.parent)
+        files.sync_directory(self.directory)
+
+    def clear_leftovers(self) -> None:
+        """Delete what crashed pulls and prunes left, except staging that somebody holds."""
+        for home in _directories(self._staging_home):
+            with contextlib.suppress(files.Locked), files.lock(home / ".lock", wait=False):
+                _clear(home)
+        _clear(self._trash)
+        for commit in _directories(self.directory):
+            with contextlib.suppress(OSError):  # only an empty one goes
+                commit.rmdir()
+
+    @property
+    def _staging_home(self) -> Path:
+        return self.directory / ".staging"
+
+    @property
+    def _trash(self) -> Path:
+        return self.directory / ".trash"
+
+    def _check(self, path: Path) -> None:
+        for directory in (self.directory, path.parent, path):
+            check_directory(directory)
+
+    def _opened(self, stack: contextlib.ExitStack, path: Path, lease: int) -> LeasedImage:
+        commit, name = path.parent.name, path.name
+        try:
+            manifest = read_manifest(path)
+            held = {artifact: stack.enter_context(opened(path / artifact)) for artifact in manifest.artifacts}
+        except (FileNotFoundError, ValueError) as error:
+            raise corrupt(f"The cached image {name} is not complete", str(error)) from error
+        return LeasedImage(commit, name, manifest, held, lease)
+
+    def _verify(self, path: Path, image: LeasedImage, *, full: bool) -> None:
+        known = {} if full else Record.read(path).files
+        now = {}
+        for artifact, descriptor in image.files.items():
+            expected = image.manifest.artifacts[artifact].sha256
+            trusted = Verified(sha256=expected, stamp=Stamp.of(descriptor))
+            now[artifact] = trusted if known.get(artifact) == trusted else verified(descriptor, self.new_hash)
+            if now[artifact].sha256 != expected:
+                raise mismatch(f"{image.name} ({artifact})", expected, now[artifact].sha256)
+            if now[artifact].stamp != Stamp.of(descriptor):
+                raise corrupt(f"The cached image {image.name} changed while it was read", str(path / artifact))
+        if now != known:
+            Record(files=now).write(path)
+
+    def _discard(self, path: Path, lease: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            # Not if a pull has put a good copy there meanwhile.
+            if os.path.samestat(os.fstat(lease), (path / LEASE).lstat()):
+                self._to_trash(path)
+
+    def _to_trash(self, path: Path) -> Path:
+        _make_directory(self._trash)
+        return path.rename(self._trash / secrets.token_hex(8))
+
+    def _complete(self) -> Iterator["_Complete"]:
+        for commit in _directories(self.directory):
+            for path in _directories(commit):
+                with contextlib.suppress(OSError, ValueError):
+                    if read_manifest(path).name == path.name and (path / RECORD).is_file():
+                        yield _Complete(path, (path / MANIFEST).lstat().st_mtime_ns)
+
+    def _described(self, image: "_Complete") -> CachedImage:
+        path = image.path
+        try:
+            with files.lock(path / LEASE, wait=False):
+                in_use = False
+        except files.Locked:
+            in_use = True
+        age = max(0.0, self.clock.wall() - image.completed_ns / 1e9)
+        return CachedImage(path.parent.name, path.name, _size(path), age, in_use)
+
+    def _missing(self, commit: str, name: str) -> ImageMissing:
+        return ImageMissing(
+            f"The image {name} is not in the cache",
+            details=f"commit {commit}, cache {self.directory}",
+            resolution=f"Fetch it with `ghvm images pull {name}`.",
+        )
+
+
+@dataclass(frozen=True)
+class _Complete:
+    path: Path
+    completed_ns: int
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a cached image; raises FileNotFoundError, UnsafeCache and ValueError."""
+    with opened(directory / MANIFEST) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+        manifest = Manifest.parse(file.read())
+    if manifest.name != directory.name:
+        raise ValueError(f"the manifest is that of {manifest.name!r}")
+    return manifest
+
+
+def corrupt(brief: str, details: str) -> ImageCorrupt:
+    """The error for content that is not what it should be."""
+    return ImageCorrupt(
+        brief, details=details, resolution="Pull it again; if it happens again, look at the image server or the disk."
+    )
+
+
+def mismatch(what: str, expected: str, found: str) -> ImageCorrupt:
+    """The error for a hash that is not the manifest's."""
+    return corrupt(f"The image {what} is corrupt", f"sha256 expected {expected}\nsha256 found    {found}")
+
+
+def _make_directory(path: Path) -> None:
+    path.mkdir(mode=0o755, exist_ok=True)
+    check_directory(path)
+
+
+def _directories(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    entries = (entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink())
+    return sorted(entry for entry in entries if not entry.name.startswith("."))
+
+
+def _clear(path: Path, *, keep: str = "") -> None:
+    for directory in _directories(path):
+        if directory.name != keep:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _size(path: Path) -> int:
+    return sum(entry.lstat().st_size for entry in path.iterdir())

@@ -1,0 +1,156 @@
+"""Where every other program is started: list argv, minimal environment, killed and reaped whatever happens."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import select
+import shlex
+import signal
+import subprocess  # noqa: TID251 the one place
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ghrunner_vm.errors import GhvmError, InfrastructureError
+
+log = logging.getLogger(__name__)
+
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR")
+
+
+class CommandFailed(InfrastructureError):
+    """A helper program ended with an error."""
+
+    def __init__(self, argv: Sequence[str], code: int, output: str) -> None:
+        super().__init__(f"{argv[0]} failed with exit code {code}", details=f"{shlex.join(argv)}\n{output.strip()}")
+        self.code = code
+        self.output = output
+
+
+class CommandMissing(GhvmError):
+    """A helper program is not installed."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__(f"{program} is not installed", resolution=f"Install the package that has {program}.")
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The few variables a child needs, and `extra`; nothing else is passed on, tokens least of all."""
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **kept, **(extra or {})}
+
+
+def run(argv: Sequence[str], *, timeout: float, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    """The standard output of a program that must end well within `timeout` seconds.
+
+    Raises CommandMissing, CommandFailed (with both outputs) or, past the deadline, InfrastructureError.
+    """
+    log.debug("run %s", shlex.join(argv))
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            cwd=cwd,
+            env=environment(env),
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise CommandMissing(argv[0]) from error
+    except subprocess.TimeoutExpired as error:
+        raise InfrastructureError(f"{argv[0]} did not end within {timeout:.0f} s", details=shlex.join(argv)) from error
+    if done.returncode != 0:
+        raise CommandFailed(argv, done.returncode, done.stdout + done.stderr)
+    return done.stdout
+
+
+def exit_code(argv: Sequence[str], *, timeout: float, inherit: Sequence[int] = ()) -> int | None:
+    """The exit code of a program that need not succeed, its output thrown away; None if it outlived `timeout`."""
+    with start(argv, inherit=inherit, stderr=subprocess.DEVNULL) as child:
+        readable, _, _ = select.select([child.pidfd], [], [], timeout)
+        return child.poll() if readable else None
+
+
+@dataclass(frozen=True)
+class Child:
+    """A running program, addressed by pidfd so that a reused process id is never hit."""
+
+    pid: int
+    pidfd: int
+    started: int
+    """Clock ticks since boot at the start of the process (field 22 of /proc/PID/stat)."""
+    _process: subprocess.Popen[bytes]
+
+    async def wait(self) -> int:
+        """The exit code once the program has ended; minus the signal's number if a signal ended it."""
+        if self._process.returncode is None:
+            loop = asyncio.get_running_loop()
+            ended = asyncio.Event()
+            loop.add_reader(self.pidfd, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(self.pidfd)
+        return self._process.wait()
+
+    def poll(self) -> int | None:
+        """The exit code if the program has ended."""
+        return self._process.poll()
+
+    def kill(self) -> None:
+        """Send SIGKILL; nothing happens if the program has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def start(argv: Sequence[str], *, inherit: Sequence[int] = (), stderr: int) -> Iterator[Child]:
+    """A child in a session of its own (Ctrl-C does not reach it) that holds only the descriptors in `inherit`.
+
+    Must be called in the main thread: a child that asks for a parent-death signal gets it when the *thread* that
+    started it ends. The child is killed and reaped at the end of the block.
+    """
+    log.debug("start %s", shlex.join(argv))
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=stderr,
+            stderr=stderr,
+            pass_fds=tuple(inherit),
+            start_new_session=True,
+            env=environment(),
+        )
+    except FileNotFoundError as error:
+        raise CommandMissing(argv[0]) from error
+    try:
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            yield Child(process.pid, pidfd, start_time(process.pid) or 0, process)
+        finally:
+            os.close(pidfd)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if there is no such process.
+
+    With the boot id it names a process for good: ids are reused, pairs of id and start time are not.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the program's name in parentheses and may itself hold spaces and parentheses.
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot of the host (/proc/sys/kernel/random/boot_id)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -1,0 +1,113 @@
+"""The whole interface between a run and a virtual machine, whatever the engine."""
+
+import socket
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Literal, Protocol
+
+Arch = Literal["x86_64", "aarch64"]
+Accelerator = Literal["kvm", "tcg"]
+
+
+class EndReason(Enum):
+    """Why a virtual machine is gone, as far as its engine can tell."""
+
+    POWERED_OFF = "powered off by the guest"
+    RESET = "reset by the guest"
+    PANICKED = "the guest's kernel panicked"
+    KILLED = "killed"
+    CRASHED = "the VMM ended unexpectedly"
+    DISK_FULL = "the host's disk is full"
+
+
+@dataclass(frozen=True)
+class VmEnd:
+    """The end of a virtual machine; `detail` is the VMM's own words, for people."""
+
+    reason: EndReason
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class DirectBoot:
+    """Boot this kernel without firmware; the files are open descriptors."""
+
+    kernel: int
+    initrd: int | None
+    cmdline: str
+
+
+@dataclass(frozen=True)
+class UserNetwork:
+    """The VMM's own network stack. `ssh_port` on the host's loopback leads to port 22 of the guest."""
+
+    ssh_port: int | None = None
+
+
+@dataclass(frozen=True)
+class VmDescription:
+    """What to launch. Descriptors stay the caller's; the VMM inherits them."""
+
+    name: str
+    arch: Arch
+    accelerator: Accelerator
+    cores: int
+    ram: int
+    """Bytes."""
+    base_disk: int
+    """Open, read-only, verified: a qcow2 image without a backing file."""
+    overlay: int
+    """Open for reading and writing: a qcow2 image that takes what the guest writes."""
+    boot: DirectBoot | None
+    network: UserNetwork | None
+    held: tuple[int, ...] = ()
+    """Locks that the VMM holds as long as it lives."""
+
+
+class VirtualMachine(Protocol):
+    """A launched virtual machine."""
+
+    @property
+    def pid(self) -> int:
+        """The VMM's process id."""
+        ...
+
+    @property
+    def started(self) -> int:
+        """The VMM's start in clock ticks since boot: with the id it names the process for good."""
+        ...
+
+    @property
+    def agent(self) -> socket.socket:
+        """The host's end of the guest channel: a non-blocking stream."""
+        ...
+
+    @property
+    def console(self) -> socket.socket:
+        """The host's end of the guest's console: a non-blocking stream. It must be read or the guest stalls."""
+        ...
+
+    async def power_down(self) -> None:
+        """Press the power button. Whether the guest obeys is another matter; never raises."""
+        ...
+
+    def kill(self) -> None:
+        """End the VMM at once."""
+        ...
+
+    async def ended(self) -> VmEnd:
+        """The end of the machine, whenever it comes."""
+        ...
+
+
+class Engine(Protocol):
+    """A kind of VMM."""
+
+    def launch(self, description: VmDescription, directory: Path) -> AbstractAsyncContextManager[VirtualMachine]:
+        """Start the machine; it is gone when the block ends. `directory` takes the VMM's own log.
+
+        Raises NotUpError if the VMM ends or stays silent before the guest's first instruction.
+        """
+        ...

@@ -1,0 +1,173 @@
+"""Launches QEMU and tells how it ended."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from qemu.qmp import QMPClient, QMPError, Runstate
+
+from ghrunner_vm import process
+from ghrunner_vm.errors import NotUpError
+from ghrunner_vm.vm.base import EndReason, VirtualMachine, VmDescription, VmEnd
+from ghrunner_vm.vm.jail import Identity, confined
+from ghrunner_vm.vm.qemu.commandline import Sockets, command_line, inherited
+
+_GREETING_SECONDS = 20.0
+_COMMAND_SECONDS = 5.0
+_LOG_BYTES = 8192
+
+_SHUTDOWN_REASONS = {
+    "guest-shutdown": EndReason.POWERED_OFF,
+    "guest-reset": EndReason.RESET,
+    "guest-panic": EndReason.PANICKED,
+    "host-signal": EndReason.KILLED,
+    "host-qmp-quit": EndReason.KILLED,
+}
+
+
+class QemuEngine:
+    """Engine for one QEMU binary and one user id."""
+
+    def __init__(self, binary: str, identity: Identity) -> None:
+        self._binary = binary
+        self._identity = identity
+
+    @contextlib.asynccontextmanager
+    async def launch(self, description: VmDescription, directory: Path) -> AsyncIterator[VirtualMachine]:
+        """See Engine.launch. QEMU's own messages go to `qemu.log` in `directory`."""
+        log_file = directory / "qemu.log"
+        async with contextlib.AsyncExitStack() as stack:
+            qmp, agent, console = (stack.enter_context(_Pair()) for _ in range(3))
+            sockets = Sockets(qmp.theirs.fileno(), agent.theirs.fileno(), console.theirs.fileno())
+            log_descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, log_descriptor)
+            devices = ["/dev/kvm"] if description.accelerator == "kvm" else []
+            argv = confined(command_line(self._binary, description, sockets), self._identity, devices)
+            held = () if self._identity.lock is None else (self._identity.lock,)
+            inherit = (*inherited(description, sockets), *held)
+            child = stack.enter_context(process.start(argv, inherit=inherit, stderr=log_descriptor))
+            for pair in (qmp, agent, console):
+                pair.theirs.close()  # so that QEMU's end is the end of the stream
+            monitor = await stack.enter_async_context(_monitor(qmp.ours, child, log_file))
+            yield _QemuMachine(child, monitor, agent.ours, console.ours, log_file)
+
+
+class _Pair:
+    """A connected pair of stream sockets; a path would need a wait and could be squatted on."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.ours.setblocking(False)
+
+    def __enter__(self) -> "_Pair":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+
+@contextlib.asynccontextmanager
+async def _monitor(ours: socket.socket, child: process.Child, log_file: Path) -> AsyncIterator[QMPClient]:
+    """A QMP session. Raises NotUpError if QEMU ends or says nothing before its greeting."""
+    # The library logs what it also raises; a QEMU that is killed would look like a fault of ours.
+    logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+    client = QMPClient("ghvm")
+    try:
+        async with asyncio.timeout(_GREETING_SECONDS):
+            await client.connect(ours)
+    except (QMPError, TimeoutError, OSError) as error:
+        code = child.poll()
+        raise NotUpError(
+            "QEMU did not start the virtual machine",
+            details=_tail(log_file) or f"No message; exit code {code}.",
+            resolution="`ghvm --debug run …` shows QEMU's command line.",
+        ) from error
+    try:
+        yield client
+    finally:
+        with contextlib.suppress(QMPError, EOFError, OSError):
+            await client.disconnect()
+
+
+class _QemuMachine:
+    """VirtualMachine on a QEMU process."""
+
+    def __init__(
+        self, child: process.Child, qmp: QMPClient, agent: socket.socket, console: socket.socket, log_file: Path
+    ) -> None:
+        self._child = child
+        self._qmp = qmp
+        self.agent = agent
+        self.console = console
+        self._log_file = log_file
+        self._reason: EndReason | None = None
+        self._killed = False
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def started(self) -> int:
+        return self._child.started
+
+    async def power_down(self) -> None:
+        with contextlib.suppress(QMPError, EOFError, OSError, TimeoutError):
+            async with asyncio.timeout(_COMMAND_SECONDS):
+                await self._qmp.execute("system_powerdown")
+
+    def kill(self) -> None:
+        self._killed = True
+        self._child.kill()
+
+    async def ended(self) -> VmEnd:
+        watching = asyncio.create_task(self._watch())
+        try:
+            code = await self._child.wait()
+            # What QEMU said last may still be in the socket: the library has it all once it sees the end of the stream.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_COMMAND_SECONDS):
+                    while self._qmp.runstate == Runstate.RUNNING:
+                        await self._qmp.runstate_changed()
+        finally:
+            watching.cancel()
+        for event in self._qmp.events.clear():
+            self._notice(event)
+        return self._end(code)
+
+    async def _watch(self) -> None:
+        async for event in self._qmp.events:
+            self._notice(event)
+
+    def _notice(self, event: Mapping[str, object]) -> None:
+        data = event.get("data")
+        facts = data if isinstance(data, dict) else {}
+        match event.get("event"):
+            case "SHUTDOWN":
+                self._reason = self._reason or _SHUTDOWN_REASONS.get(str(facts.get("reason")))
+            case "GUEST_PANICKED":
+                self._reason = EndReason.PANICKED
+            case "BLOCK_IO_ERROR" if facts.get("nospace"):
+                # QEMU has stopped the guest and would wait for ever.
+                self._reason = EndReason.DISK_FULL
+                self._child.kill()
+
+    def _end(self, code: int) -> VmEnd:
+        if self._reason is not None:
+            return VmEnd(self._reason)
+        if self._killed:
+            return VmEnd(EndReason.KILLED)
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return VmEnd(EndReason.CRASHED, f"{how}\n{_tail(self._log_file)}".strip())
+
+
+def _tail(log_file: Path) -> str:
+    try:
+        return log_file.read_bytes()[-_LOG_BYTES:].decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""
