@@ -31,6 +31,7 @@ class Service:
         return Starlette(
             routes=[
                 Route("/session", self.open_session, methods=["POST"]),
+                Route("/session", self.close_session, methods=["DELETE"]),
                 Route("/message", self.message, methods=["GET"]),
                 Route("/jobs/{id:int}/accept", self.accept, methods=["POST"]),
                 Route("/jobs/{id:int}/log", self.log, methods=["POST"]),
@@ -43,6 +44,11 @@ class Service:
         """`POST session`, header `X-Runner-Version`: the runner goes online."""
         runner = self._state.open_session(_bearer(request), request.headers.get("x-runner-version", "0"))
         return _answer(type="ok", name=runner.name)
+
+    async def close_session(self, request: Request) -> Response:
+        """`DELETE session`: the runner goes offline; it stays busy if it has a job."""
+        self._state.disconnect(self._state.owner(_bearer(request)).id)
+        return _answer(type="ok")
 
     async def message(self, request: Request) -> Response:
         """`GET message`: a long poll. A listener that hangs up while it waits is offline."""

@@ -1,0 +1,5 @@
+"""`python -m ghrunner_vm`."""
+
+from ghrunner_vm.cli import main
+
+main()

@@ -1,0 +1,210 @@
+"""Wiring: from settings to the objects that do the work."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from ghrunner_vm import config, spec
+from ghrunner_vm.config import Settings
+from ghrunner_vm.console import Advance
+from ghrunner_vm.errors import PermanentError, UsageError
+from ghrunner_vm.github.auth import AppAuth, Auth, TokenAuth
+from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.github.key import read_private_key
+from ghrunner_vm.github.scope import Scope
+from ghrunner_vm.images.errors import ImageServerUnreachable
+from ghrunner_vm.images.prune import prune
+from ghrunner_vm.images.pull import pull
+from ghrunner_vm.images.remote import ImageServer
+from ghrunner_vm.images.store import ImageStore, LeasedImage
+from ghrunner_vm.lifecycle.gc import Collected, collect
+from ghrunner_vm.lifecycle.machine import Policy
+from ghrunner_vm.lifecycle.session import Means, Plan
+from ghrunner_vm.runs import RunnerRecord
+from ghrunner_vm.spec import Spec
+from ghrunner_vm.vm.base import Accelerator, Engine
+from ghrunner_vm.vm.jail import Identity
+from ghrunner_vm.vm.qemu import accelerator
+from ghrunner_vm.vm.qemu.engine import QemuEngine
+
+Warn = Callable[[str], None]
+Bar = Callable[[str, int | None], AbstractContextManager[Advance]]
+
+
+def github_client(settings: Settings, warn: Warn) -> GitHub:
+    """A client for the configured scope. Raises UsageError or PermanentError if the settings do not suffice."""
+    return GitHub(settings.github_api_url, Scope.parse(settings.scope()), _auth(settings, warn))
+
+
+def _auth(settings: Settings, warn: Warn) -> Auth:
+    if settings.github_token is not None:
+        return TokenAuth(settings.github_token)
+    if settings.github_client_id is None:
+        raise UsageError(
+            "no credentials for GitHub are set",
+            resolution="Give --github-client-id and --github-private-key of a GitHub App, or set GHVM_GITHUB_TOKEN.",
+        )
+    key = read_private_key(settings)
+    if key.warning:
+        warn(key.warning)
+    return AppAuth(settings.github_client_id, key.pem)
+
+
+def runs_directory(settings: Settings) -> Path:
+    """Where run directories are."""
+    return config.state_directory(settings) / "runs"
+
+
+def plan(settings: Settings, described: Spec) -> Plan:
+    """What `ghvm run` needs to know. Raises UsageError when this host or the settings cannot do it."""
+    if not settings.allow_host_loopback:
+        raise UsageError(
+            "QEMU's user network lets the guest reach services on this host's loopback",
+            details="Whatever listens on 127.0.0.1 here would answer to the code in the guest.",
+            resolution="Pass --allow-host-loopback if nothing on this host's loopback needs protection from your jobs.",
+        )
+    if described.arch != "x86_64":
+        raise PermanentError(
+            f"{described.arch} guests cannot be run yet", resolution='Use a spec with "arch": "x86_64".'
+        )
+    state = config.state_directory(settings)
+    return Plan(
+        spec=described,
+        policy=Policy(
+            boot=described.boot_timeout_seconds,
+            job=described.timeout_seconds,
+            idle=described.idle_timeout_seconds,
+            drain=settings.drain_seconds,
+            shutdown_after_job=not settings.no_shutdown_after_job,
+        ),
+        runs=state / "runs",
+        sockets=config.runtime_directory(settings),
+        identities=state / "uids",
+        uid_base=settings.vm_uid_base,
+        uid_count=settings.vm_uid_count,
+        name=settings.name,
+        group_id=settings.runner_group_id,
+        ssh_port=settings.ssh_port,
+        poll_seconds=settings.poll_seconds,
+    )
+
+
+def check_host(described: Spec, warn: Warn) -> None:
+    """Compare the spec with this host. Raises UsageError when it cannot fit."""
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if warning := spec.check_host(described, cores=os.cpu_count() or 1, ram_bytes=ram):
+        warn(warning)
+
+
+@contextlib.contextmanager
+def means(settings: Settings, described: Spec, bar: Bar, warn: Warn) -> Iterator[Means]:
+    """What `ghvm run` works with; the token is revoked at the end."""
+    binary = _qemu(described)
+    state = config.state_directory(settings)
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.ExitStack() as stack:
+        github = stack.enter_context(github_client(settings, warn))
+        server = stack.enter_context(ImageServer(settings.images_server))
+        store = ImageStore(stack.enter_context(_images_directory(settings)))
+
+        def choose(identity: Identity) -> Accelerator:
+            kvm = settings.accel != "tcg" and accelerator.kvm_works(binary, identity, state / "kvm.json")
+            return accelerator.choose(settings.accel, kvm=kvm, allow_emulation=settings.allow_emulation)
+
+        def engine(identity: Identity) -> Engine:
+            return QemuEngine(binary, identity)
+
+        yield Means(
+            github=github,
+            images=CachedImages(store, server, settings, bar, warn),
+            accelerator=choose,
+            engine=engine,
+            collect=lambda: _drop(collect_garbage(settings, github)),
+        )
+
+
+def collect_garbage(settings: Settings, github: GitHub | None) -> Iterator[Collected]:
+    """Remove what dead runs left; registrations only in the scope of `github`."""
+
+    def client(record: RunnerRecord) -> GitHub | None:
+        ours = github is not None and (github.api_url, str(github.scope)) == (record.api_url, record.scope)
+        return github if ours else None
+
+    return collect(runs_directory(settings), config.runtime_directory(settings), client)
+
+
+class CachedImages:
+    """Images from a server through the cache on this host."""
+
+    def __init__(self, store: ImageStore, server: ImageServer, settings: Settings, bar: Bar, warn: Warn) -> None:
+        self._store = store
+        self._server = server
+        self._settings = settings
+        self._bar = bar
+        self._warn = warn
+
+    def fetch(self, name: str, cancelled: Callable[[], bool]) -> str:
+        """The latest commit, pulled if needed; the newest cached one when the server cannot be reached."""
+        try:
+            with Meter(self._bar, f"pulling {name}") as meter:
+                return pull(self._store, self._server, name, progress=meter.show, cancelled=cancelled).commit
+        except ImageServerUnreachable as error:
+            cached = self._store.newest(name)
+            if cached is None or self._settings.require_latest:
+                raise
+            self._warn(f"{error.brief}: going on with the newest image in the cache, {cached[:12]}")
+            return cached
+
+    def lease(self, commit: str, name: str) -> AbstractContextManager[LeasedImage]:
+        """See lifecycle.session.Images."""
+        return self._store.lease(commit, name)
+
+    def tidy(self) -> None:
+        """Remove old commits that nobody uses."""
+        prune(self._store, self._settings.images_keep)
+
+
+class Meter(contextlib.ExitStack):
+    """A progress bar that appears with the first byte, once the total is known if it ever is."""
+
+    def __init__(self, bar: Bar, label: str) -> None:
+        super().__init__()
+        self._bar = bar
+        self._label = label
+        self._advance: Advance | None = None
+        self._shown = 0
+
+    def show(self, done: int, total: int | None) -> None:
+        """`done` bytes of `total` are there."""
+        if self._advance is None:
+            self._advance = self.enter_context(self._bar(self._label, total))
+        self._advance(done - self._shown)
+        self._shown = done
+
+
+@contextlib.contextmanager
+def _images_directory(settings: Settings) -> Iterator[Path]:
+    if not settings.no_cache:
+        yield config.images_directory(settings)
+        return
+    with tempfile.TemporaryDirectory(prefix="ghvm-images-") as directory:
+        yield Path(directory)
+
+
+def _qemu(described: Spec) -> str:
+    program = f"qemu-system-{described.arch}"
+    found = shutil.which(program)
+    if found is None:
+        raise PermanentError(
+            f"{program} is not installed", resolution="On Debian and Ubuntu: apt-get install qemu-system-x86."
+        )
+    return found
+
+
+def _drop(collected: Iterator[Collected]) -> None:
+    for _ in collected:
+        continue

@@ -1,0 +1,105 @@
+"""The `ghvm` command: subcommands that load when they are used, global options, and the only error boundary."""
+
+import importlib
+import itertools
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Literal, NoReturn
+
+import click
+
+from ghrunner_vm import __version__
+from ghrunner_vm.errors import ExitCode, GhvmError
+
+# Module and attribute of each command with its line in the help, so that the help imports none of them.
+_COMMANDS = {
+    "run": ("run", "run", "Run one job in one virtual machine."),
+    "gc": ("gc", "gc", "Remove what dead runs left."),
+    "images": ("images", "images", "Fetch images."),
+    "serve-images": ("serve_images", "serve_images", "Serve a directory of images."),
+    "sim": ("sim", "sim", "A GitHub to try things with, on loopback."),
+    "demo": ("demo", "demo", "Show the main job on this host, without KVM and without GitHub."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 click's interface
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 click's interface
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(f"ghrunner_vm.commands.{module}"), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{cmd_name} is no command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 click's interface
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks and every program that is started.")
+@click.version_option(__version__, prog_name="ghvm")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """GitHub Actions jobs on your own hosts, a fresh virtual machine for each.
+
+    Exit codes: 0 the job finished or a clean drain; 1 error; 2 usage; 3 the virtual machine did not come up;
+    4 infrastructure (disk full, image server or GitHub unreachable); 5 permanent until a person acts;
+    124 job timeout; 130 interrupted.
+    """
+    context.meta["debug"] = debug
+    if debug:
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+        for chatty in ("urllib3", "asyncio"):
+            logging.getLogger(chatty).setLevel(logging.INFO)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit. Nothing but `--debug` shows a traceback."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = cli.main(words, standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = ExitCode.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 the boundary
+        code = _report(error, words)
+    sys.exit(int(code or 0))
+
+
+def _report(error: Exception, words: Sequence[str]) -> ExitCode:
+    """Print an error in its three parts; what nobody foresaw is a fault of ours and says so."""
+    from ghrunner_vm.console import Console
+
+    if "--debug" in words:
+        logging.getLogger(__name__).debug("traceback", exc_info=error)
+    if not isinstance(error, GhvmError):
+        error = _foreseen(error)
+    Console(_log_format(words)).error(error)
+    return error.exit_code
+
+
+def _foreseen(error: Exception) -> GhvmError:
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return GhvmError(
+            f"{error.strerror or error}{where}", resolution="Run it again with `ghvm --debug …` for the place."
+        )
+    return GhvmError(
+        f"unexpected {type(error).__name__}: {error}",
+        resolution="This is a fault in ghvm. Run it again with `ghvm --debug …` and report what it prints.",
+    )
+
+
+def _log_format(words: Sequence[str]) -> Literal["text", "json"]:
+    asked = "--log-format=json" in words or ("--log-format", "json") in itertools.pairwise(words)
+    return "json" if asked else "text"

@@ -1,0 +1,60 @@
+"""`ghvm gc`: remove what dead runs left."""
+
+from pathlib import Path
+
+import click
+
+from ghrunner_vm import app, config
+from ghrunner_vm.console import Console
+from ghrunner_vm.errors import InfrastructureError, UsageError
+from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.lifecycle.gc import Collected
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--github-client-id", metavar="ID", help="Client ID of the GitHub App.")
+@click.option("--github-private-key", metavar="PATH", type=_PATH, help="Private key of the GitHub App, a PEM file.")
+@click.option("--github-org", metavar="NAME", help="Organization whose runners were registered.")
+@click.option("--github-repo", metavar="OWNER/NAME", help="Repository whose runners were registered.")
+@click.option("--github-enterprise", metavar="NAME", help="Enterprise whose runners were registered (token only).")
+@click.option("--github-api-url", metavar="URL", help="API of GitHub Enterprise.  [default: https://api.github.com]")
+@click.option("--state-dir", metavar="DIR", type=_PATH, help="Where runs are recorded.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def gc(as_json: bool, **flags: object) -> None:
+    """Remove virtual machines, disks and registrations that dead runs left. Live runs are never touched.
+
+    Without credentials for GitHub everything on this host is removed, and registrations stay recorded as pending.
+    Exit code 4 says that something is pending.
+
+    \b
+    Example:
+      ghvm gc --github-org my-org --github-client-id Iv1.0123 --github-private-key app.pem
+    """
+    settings = config.load(flags)
+    console = Console(settings.log_format)
+    try:
+        client = app.github_client(settings, console.warn)
+    except UsageError as error:
+        console.say(f"registrations are left alone: {error.brief}")
+        _finish(console, list(app.collect_garbage(settings, None)), as_json)
+        return
+    with client:
+        _finish(console, _collect(settings, client), as_json)
+
+
+def _collect(settings: config.Settings, client: GitHub) -> list[Collected]:
+    return list(app.collect_garbage(settings, client))
+
+
+def _finish(console: Console, collected: list[Collected], as_json: bool) -> None:
+    if as_json:
+        rows = [{"id": one.id, "fate": one.fate, "why": one.why} for one in collected]
+        console.result_json({"schema": 1, "collected": rows})
+    for one in () if as_json else collected:
+        console.result(f"{one.id}: {one.fate}" + (f" ({one.why})" if one.why else ""))
+    if any(one.fate == "pending" for one in collected):
+        raise InfrastructureError(
+            "Some registrations are still pending", resolution="Run `ghvm gc` again in a quarter of an hour."
+        )

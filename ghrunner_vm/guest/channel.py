@@ -1,0 +1,76 @@
+"""The host's end of the guest channel."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from ghrunner_vm.guest.messages import GuestMessage, LineBuffer, Log, Overlong, decode
+
+_CHUNK = 64 * 1024
+_WRITE_SECONDS = 30.0
+
+
+class Limits:
+    """How much a guest may say in its life before its channel is closed."""
+
+    def __init__(self, log_bytes: int = 256 << 20, messages: int = 1000, garbage: int = 100) -> None:
+        self._log_bytes = log_bytes
+        self._messages = messages
+        self._garbage = garbage
+
+    def admit(self, line: bytes, message: GuestMessage | None) -> str | None:
+        """Why this line is one too many, or None."""
+        if message is None:
+            self._garbage -= 1
+            return None if self._garbage >= 0 else "it sends garbage"
+        if isinstance(message, Log):
+            self._log_bytes -= len(line)
+            return None if self._log_bytes >= 0 else "it floods its log"
+        self._messages -= 1
+        return None if self._messages >= 0 else "it sends too many messages"
+
+
+class GuestChannel:
+    """Reads what the guest says and hands each message on; writes what the host says.
+
+    A guest that floods, or sends garbage or endless lines, loses its channel; its run goes on.
+    """
+
+    def __init__(self, stream: socket.socket, limits: Limits | None = None) -> None:
+        self._stream = stream
+        self._limits = limits or Limits()
+
+    async def listen(self, receive: Callable[[GuestMessage], None]) -> str | None:
+        """Until the guest closes the channel (None) or loses it (why)."""
+        loop, lines = asyncio.get_running_loop(), LineBuffer()
+        try:
+            while data := await loop.sock_recv(self._stream, _CHUNK):
+                for line in lines.feed(data):
+                    if not line:
+                        continue
+                    message = decode(line)
+                    if why := self._limits.admit(line, message):
+                        return self._close(why)
+                    if message is not None:
+                        receive(message)
+        except Overlong:
+            return self._close("it sends a line without end")
+        except OSError:
+            return None
+        return None
+
+    async def send(self, message: bytes) -> bool:
+        """Whether the message was taken within 30 s; a guest that reads nothing cannot hold up its host."""
+        try:
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await asyncio.get_running_loop().sock_sendall(self._stream, message)
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    def _close(self, why: str) -> str:
+        try:
+            self._stream.shutdown(socket.SHUT_RD)
+        except OSError:
+            return why
+        return why

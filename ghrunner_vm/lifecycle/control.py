@@ -1,0 +1,88 @@
+"""The control socket of a run: JSON lines in, JSON lines out, for the run's own user and root only."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+_LINE = 4096
+_IDLE_SECONDS = 60.0
+_UCRED = struct.Struct("3i")
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Status(_Request):
+    """`{"do": "status"}` answers the run's record."""
+
+    do: Literal["status"]
+
+
+class Stop(_Request):
+    """`{"do": "stop"}` drains; with `"now": true` it ends the run whatever runs."""
+
+    do: Literal["stop"]
+    now: bool = False
+
+
+Request = Status | Stop
+_ADAPTER: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="do")])
+
+Handler = Callable[[Request], Mapping[str, object]]
+
+
+@contextlib.asynccontextmanager
+async def control_socket(path: Path, handle: Handler) -> AsyncIterator[None]:
+    """Answer on `path` until the end of the block; the socket is then gone."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if _peer(writer) in (0, os.geteuid()):
+                await _converse(reader, writer, handle)
+        finally:
+            writer.close()
+
+    path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(serve, path, limit=_LINE)
+    path.chmod(0o600)
+    try:
+        yield
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)
+
+
+async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler) -> None:
+    # A line too long or a peer that says nothing ends the conversation.
+    with contextlib.suppress(ValueError, TimeoutError, OSError):
+        while True:
+            async with asyncio.timeout(_IDLE_SECONDS):
+                line = await reader.readline()
+            if not line:
+                return
+            writer.write(json.dumps(_answer(line, handle)).encode() + b"\n")
+            await writer.drain()
+
+
+def _answer(line: bytes, handle: Handler) -> Mapping[str, object]:
+    try:
+        request = _ADAPTER.validate_json(line)
+    except ValidationError as error:
+        return {"error": "unknown request", "details": str(error.errors()[0]["msg"])}
+    return handle(request)
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    connection = writer.get_extra_info("socket")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(credentials)[1])

@@ -1,0 +1,124 @@
+"""The registration of one runner with GitHub, recorded so that a crash at any moment orphans nothing."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from ghrunner_vm.errors import GhvmError, PermanentError
+from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.github.models import JitConfig, Removal, Sight
+from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle.events import Event
+from ghrunner_vm.runs import RunDirectory, RunnerRecord
+from ghrunner_vm.threads import in_daemon_thread
+
+RELEASE_SECONDS = 30.0
+
+
+class Registration:
+    """What this run holds at GitHub. `trouble` hears of every failure that the run survives."""
+
+    def __init__(
+        self,
+        github: GitHub,
+        run: RunDirectory,
+        labels: Sequence[str],
+        group_id: int,
+        trouble: Callable[[GhvmError], None],
+    ) -> None:
+        self._github = github
+        self._run = run
+        self._labels = labels
+        self._group_id = group_id
+        self._trouble = trouble
+        self.config: JitConfig | None = None
+
+    @property
+    def name(self) -> str:
+        """The runner's name: the run's, so that one word finds it everywhere."""
+        return self._run.record.id
+
+    async def mint(self) -> Event:
+        """Register the runner: once, under this name only. The record comes first."""
+        record = RunnerRecord.of(name=self.name, api_url=self._github.api_url, scope=str(self._github.scope))
+        self._run.update(runner=record)
+        try:
+            self.config = await in_daemon_thread(self._generate, name="mint")
+        except GhvmError as error:
+            self._trouble(error)
+            return ev.MintFailed(isinstance(error, PermanentError), error.brief)
+        self._run.update(runner=record.model_copy(update={"id": self.config.runner_id, "state": "registered"}))
+        return ev.Minted()
+
+    async def sight(self) -> Sight:
+        """How GitHub sees the runner."""
+        config = self._minted()
+        return await in_daemon_thread(lambda: self._github.sight(config.runner_id, config.name), name="sight")
+
+    async def deregister(self) -> Event:
+        """Delete the registration; only then is it sure that no job comes."""
+        config = self._minted()
+        try:
+            removal = await in_daemon_thread(lambda: self._github.remove(config.runner_id, config.name), name="remove")
+        except GhvmError as error:
+            self._trouble(error)
+            return ev.DeregisterFailed()
+        if removal is Removal.BUSY:
+            return ev.DeregisterRefused()
+        self.forget()
+        return ev.Deregistered()
+
+    def forget(self) -> None:
+        """GitHub holds nothing of this run any more."""
+        if self._run.record.runner is not None:
+            self._run.update(runner=self._run.record.runner.model_copy(update={"state": "released"}))
+
+    async def release(self) -> None:
+        """At the end of a run: delete what may be left. What cannot be deleted now stays recorded for gc."""
+        record = self._run.record.runner
+        if record is None or record.state == "released":
+            return
+        try:
+            released = await in_daemon_thread(lambda: release_recorded(self._github, record), name="release")
+        except GhvmError as error:
+            self._trouble(error)
+            return
+        if released:
+            self.forget()
+
+    def _generate(self) -> JitConfig:
+        return self._github.generate_jitconfig(self.name, group_id=self._group_id, labels=self._labels)
+
+    def _minted(self) -> JitConfig:
+        if self.config is None:
+            raise RuntimeError("no registration yet")
+        return self.config
+
+
+def release_recorded(github: GitHub, record: RunnerRecord) -> bool:
+    """Delete a recorded registration: by its id, or by its exact name if the id was never learnt.
+
+    False if GitHub keeps it because it believes that a job runs (it does for minutes after a busy VM died).
+    """
+    runner_id = record.id
+    if runner_id is None:
+        runner = github.runner_named(record.name)
+        if runner is None:
+            return True
+        runner_id = runner.id
+    return github.remove(runner_id, record.name) is not Removal.BUSY
+
+
+@contextlib.asynccontextmanager
+async def released_at_end(registration: Registration, abandoned: asyncio.Event) -> AsyncIterator[None]:
+    """Release at the end of the block, within 30 s, and not at all once `abandoned` is set."""
+    try:
+        yield
+    finally:
+        releasing = asyncio.create_task(registration.release())
+        giving_up = asyncio.create_task(abandoned.wait())
+        try:
+            await asyncio.wait({releasing, giving_up}, timeout=RELEASE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (releasing, giving_up):
+                task.cancel()

@@ -1,0 +1,416 @@
+"""One run from beginning to end, on one exit stack: what was made is unmade in the opposite order."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from ghrunner_vm import process, runs
+from ghrunner_vm.clock import SYSTEM, Clock
+from ghrunner_vm.errors import GhvmError, PermanentError
+from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.github.models import Sight
+from ghrunner_vm.guest import messages as said
+from ghrunner_vm.guest.channel import GuestChannel
+from ghrunner_vm.guest.messages import POWER_OFF, GuestMessage, Start
+from ghrunner_vm.images.store import LeasedImage
+from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle.control import Request, Stop, control_socket
+from ghrunner_vm.lifecycle.driver import Driver
+from ghrunner_vm.lifecycle.events import DrainReason, Event
+from ghrunner_vm.lifecycle.machine import Phase, Policy, State
+from ghrunner_vm.lifecycle.outcome import Outcome
+from ghrunner_vm.lifecycle.registration import Registration, released_at_end
+from ghrunner_vm.lifecycle.sources import await_end, background, from_guest, read_console, signals, watch_github
+from ghrunner_vm.ring import Ring, tail
+from ghrunner_vm.runs import ProcessRecord, RunDirectory, RunRecord
+from ghrunner_vm.spec import Spec
+from ghrunner_vm.threads import in_daemon_thread
+from ghrunner_vm.vm.base import Accelerator, DirectBoot, Engine, UserNetwork, VirtualMachine, VmDescription
+from ghrunner_vm.vm.jail import Identity, lease_identity
+from ghrunner_vm.vm.overlay import overlay
+
+T = TypeVar("T")
+_CONSOLE_TAIL = 2000
+
+
+class Tell(Protocol):
+    """Hears of every step of a run: a stable name for scripts, words for people, facts."""
+
+    def __call__(self, step: str, words: str, **facts: object) -> None: ...
+
+
+class Images(Protocol):
+    """Where images come from."""
+
+    def fetch(self, name: str, cancelled: Callable[[], bool]) -> str:
+        """The commit of the image to use, which is then in the cache. Blocks."""
+        ...
+
+    def lease(self, commit: str, name: str) -> contextlib.AbstractContextManager[LeasedImage]:
+        """The verified image, kept as long as the block lasts. Blocks while it is being verified."""
+        ...
+
+    def tidy(self) -> None:
+        """Remove what nobody needs any more. Blocks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run needs to know."""
+
+    spec: Spec
+    policy: Policy
+    runs: Path
+    sockets: Path
+    identities: Path
+    uid_base: int
+    uid_count: int
+    name: str | None
+    group_id: int
+    ssh_port: int | None
+    poll_seconds: float
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a run works with."""
+
+    github: GitHub
+    images: Images
+    accelerator: Callable[[Identity], Accelerator]
+    engine: Callable[[Identity], Engine]
+    collect: Callable[[], None]
+    """Remove what dead runs left (gc). Blocks."""
+    clock: Clock = SYSTEM
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended. `console` is the last of what the guest printed: untrusted text."""
+
+    id: str
+    outcome: Outcome
+    seconds: float
+    job_result: str | None
+    console: str
+
+
+async def run(plan: Plan, means: Means, tell: Tell) -> Ended:
+    """Supervise one run. Raises GhvmError if it cannot be prepared; an interrupted preparation is an outcome."""
+    began = means.clock.monotonic()
+    async with contextlib.AsyncExitStack() as stack:
+        session = _Session(plan, means, tell, stack)
+        stack.enter_context(signals(session.drain, session.interrupt))
+        preparing = asyncio.create_task(session.prepare())
+        preparing.add_done_callback(session.prepared)
+        try:
+            state = await session.driver.run()
+        finally:
+            preparing.cancel()
+            await asyncio.wait({preparing})
+        assert state.outcome is not None  # noqa: S101 the machine sets it before DONE
+        tell("ended", state.outcome.words, outcome=state.outcome.label, exit_code=int(state.outcome.exit_code))
+        ended = session.ended(state.outcome, means.clock.monotonic() - began)
+    tell(
+        "gone", "nothing of it is left" if session.settled else "GitHub still holds its registration: gc will ask again"
+    )
+    return ended
+
+
+class _Session:
+    """The parts of one run while it lives."""
+
+    def __init__(self, plan: Plan, means: Means, tell: Tell, stack: contextlib.AsyncExitStack) -> None:
+        self._plan = plan
+        self._means = means
+        self._tell = tell
+        self._stack = stack
+        self._id = runs.new_id(plan.name or plan.spec.label)
+        self._run: RunDirectory | None = None
+        self._registration: Registration | None = None
+        self._job_result: str | None = None
+        self._abandoned = asyncio.Event()
+        self._cancelled = False
+        self.driver = Driver(plan.policy, self._observe)
+
+    @property
+    def settled(self) -> bool:
+        return self._run is None or self._run.settled
+
+    # ---- what people and signals ask for ----
+
+    def drain(self) -> None:
+        self.driver.post(ev.Drain(DrainReason.SIGNAL))
+
+    def interrupt(self) -> None:
+        if self.driver.state.interrupted or self.driver.state.phase is Phase.DONE:
+            self._abandoned.set()
+        self.driver.post(ev.Interrupt())
+
+    def _control(self, request: Request) -> Mapping[str, object]:
+        if isinstance(request, Stop):
+            self.driver.post(ev.Interrupt() if request.now else ev.Drain(DrainReason.STOPPED))
+            return {"ok": True}
+        assert self._run is not None  # noqa: S101 the socket comes after the directory
+        return self._run.record.model_dump(by_alias=True)
+
+    # ---- preparation, step by step ----
+
+    def prepared(self, task: asyncio.Task[None]) -> None:
+        self._cancelled = True
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.driver.fail(error)
+
+    async def prepare(self) -> None:
+        plan, means = self._plan, self._means
+        run = self._run = self._stack.enter_context(runs.create(plan.runs, self._record(), means.clock))
+        self._tell("run", f"run {run.record.id}", run=run.record.id)
+        await self._stack.enter_async_context(control_socket(plan.sockets / f"{self._id}.sock", self._control))
+        identity = self._stack.enter_context(lease_identity(plan.identities, plan.uid_base, plan.uid_count))
+        accelerator = await in_daemon_thread(lambda: means.accelerator(identity), name="probe")
+        await in_daemon_thread(lambda: means.github.runner_named(self._id), name="github")
+        image = await self._image(run)
+        disk = self._stack.enter_context(overlay(run.path, image.disk_fd, plan.spec.root_disk))
+        machine = await self._launch(run, identity, self._describe(run, image, disk, accelerator))
+        await self._supervise(run, machine)
+
+    async def _image(self, run: RunDirectory) -> LeasedImage:
+        name, images = self._plan.spec.image, self._means.images
+        commit = await in_daemon_thread(lambda: images.fetch(name, lambda: self._cancelled), name="pull")
+        image = await self._enter(images.lease(commit, name))
+        run.update(commit=commit)
+        _check_image(image, self._plan.spec)
+        await in_daemon_thread(images.tidy, name="tidy")
+        self._tell("image", f"image {name} {commit[:12]} verified", image=name, commit=commit)
+        return image
+
+    async def _enter(self, resource: contextlib.AbstractContextManager[T]) -> T:
+        # Verifying an image may take a while, so the block is entered beside the loop; leaving it is quick.
+        value = await in_daemon_thread(resource.__enter__, name="lease")
+        self._stack.push(resource)
+        return value
+
+    async def _launch(self, run: RunDirectory, identity: Identity, description: VmDescription) -> VirtualMachine:
+        launch = self._means.engine(identity).launch(description, run.path)
+        machine = await self._stack.enter_async_context(launch)
+        run.update(vmm=ProcessRecord.of(pid=machine.pid, started=machine.started))
+        words = f"virtual machine launched ({description.accelerator}, {description.cores} cores)"
+        self._tell("launched", words, accelerator=description.accelerator, pid=machine.pid)
+        return machine
+
+    def _describe(self, run: RunDirectory, image: LeasedImage, disk: int, accelerator: Accelerator) -> VmDescription:
+        spec = self._plan.spec
+        return VmDescription(
+            name=run.record.id,
+            arch=spec.arch,
+            accelerator=accelerator,
+            cores=spec.cpu_cores,
+            ram=spec.ram,
+            base_disk=image.disk_fd,
+            overlay=disk,
+            boot=_boot(image),
+            network=UserNetwork(self._plan.ssh_port),
+            held=(run.lock, image.lease_fd),
+        )
+
+    async def _supervise(self, run: RunDirectory, machine: VirtualMachine) -> None:
+        fail, post = self.driver.fail, self.driver.post
+        registration = self._registration = Registration(
+            self._means.github, run, self._plan.spec.all_labels, self._plan.group_id, self._trouble
+        )
+        await self._stack.enter_async_context(released_at_end(registration, self._abandoned))
+        # The console outlives the supervision: what the guest prints last is what explains its end.
+        console = self._stack.enter_context(Ring(run.path / runs.CONSOLE))
+        channel = GuestChannel(machine.agent)
+        hands = _Hands(self._plan, self._means.clock, machine, channel, registration, self._tell)
+        sources = (
+            read_console(machine, console.write),
+            self._listen(channel),
+            await_end(machine, post),
+            watch_github(hands.sight, hands.wake, self._plan.poll_seconds, post, self._trouble),
+            in_daemon_thread(self._collect, name="gc"),
+        )
+        for source in sources:
+            await self._stack.enter_async_context(background(source, fail))
+        self.driver.launched(hands)
+
+    async def _listen(self, channel: GuestChannel) -> None:
+        if why := await channel.listen(self._hear):
+            self._tell("channel-closed", f"the guest's channel is closed: {why}")
+
+    def _hear(self, message: GuestMessage) -> None:
+        match message:
+            case said.Log(text=text):
+                self._tell("guest-log", text)
+            case said.JobFinished(result=result):
+                self._job_result = self._job_result or result
+            case said.Refused(why=why):
+                self._tell("refused", f"the guest refused: {why}")
+        if event := from_guest(message):
+            self.driver.post(event)
+
+    # ---- what others are told ----
+
+    def _observe(self, before: State, event: Event, after: State) -> None:
+        if self._run is None:
+            return
+        self._run.log(type(event).__name__, phase=after.phase.value, detail=_detail(event))
+        if isinstance(event, ev.GitHubSaysGone) and self._registration is not None:
+            self._registration.forget()
+        if after.phase is not before.phase or after.outcome is not before.outcome:
+            self._run.update(phase=after.phase.value, outcome=after.outcome.label if after.outcome else None)
+        if after.phase is not before.phase and after.phase in _WORDS:
+            self._tell(after.phase.value, _WORDS[after.phase].format(id=self._id, why=_why(event, after)))
+        if isinstance(event, ev.GuestJobFinished) and before.guest_job is not after.guest_job:
+            self._tell("job-finished", f"job finished: {self._job_result or 'no result'}", result=self._job_result)
+
+    def _trouble(self, error: GhvmError) -> None:
+        self._tell("trouble", error.brief, details=error.details)
+        if self._run is not None:
+            self._run.log("trouble", detail=error.brief)
+
+    def _collect(self) -> None:
+        try:
+            self._means.collect()
+        except GhvmError as error:
+            self._tell("trouble", f"gc: {error.brief}", details=error.details)
+
+    def ended(self, outcome: Outcome, seconds: float) -> Ended:
+        console = "" if self._run is None else _printable(tail(self._run.path / runs.CONSOLE, _CONSOLE_TAIL))
+        return Ended(self._id, outcome, seconds, self._job_result, console)
+
+    def _record(self) -> RunRecord:
+        now = self._means.clock.wall()
+        return RunRecord.of(
+            id=self._id,
+            boot_id=process.boot_id(),
+            supervisor=ProcessRecord.of(pid=os.getpid(), started=process.start_time(os.getpid()) or 0),
+            label=self._plan.spec.label,
+            image=self._plan.spec.image,
+            since=now,
+            created=now,
+            ssh_port=self._plan.ssh_port,
+        )
+
+
+class _Hands:
+    """What the driver does to the world."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        clock: Clock,
+        machine: VirtualMachine,
+        channel: GuestChannel,
+        registration: Registration,
+        tell: Tell,
+    ) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._machine = machine
+        self._channel = channel
+        self._registration = registration
+        self._tell = tell
+        self._registered = asyncio.Event()
+        self.wake = asyncio.Event()
+
+    async def mint(self) -> Event:
+        event = await self._registration.mint()
+        if isinstance(event, ev.Minted):
+            self._tell("registered", f"registered as {self._registration.name}", runner=self._registration.name)
+            self._registered.set()
+        return event
+
+    async def sight(self) -> Sight:
+        await self._registered.wait()
+        return await self._registration.sight()
+
+    async def send_start(self) -> None:
+        config = self._registration.config
+        assert config is not None  # noqa: S101 the machine sends after Minted only
+        start = Start(
+            jitconfig=config.encoded.get_secret_value(),
+            time=int(self._clock.wall()),
+            entropy=os.urandom(64),
+            hostname=self._registration.name,
+            environment=self._plan.environment,
+            keep_running=not self._plan.policy.shutdown_after_job,
+        )
+        await self._channel.send(start.encode())
+
+    async def deregister(self) -> Event:
+        return await self._registration.deregister()
+
+    async def power_down(self) -> None:
+        await asyncio.gather(self._channel.send(POWER_OFF), self._machine.power_down())
+
+    def look(self) -> None:
+        self.wake.set()
+
+    def kill(self) -> None:
+        self._machine.kill()
+
+
+_WORDS = {
+    Phase.READY: "guest is up; its agent waits",
+    Phase.IDLE: "listening for a job",
+    Phase.BUSY: "job started",
+    Phase.DRAINING: "draining: {why}",
+    Phase.POWERING_OFF: "powering off",
+    Phase.KILLING: "ending the virtual machine",
+}
+
+
+def _why(event: Event, state: State) -> str:
+    if state.drain is not None:
+        return state.drain.value
+    return state.retire_as.words if state.retire_as else type(event).__name__
+
+
+def _detail(event: Event) -> str | None:
+    match event:
+        case ev.Fired(timer=timer):
+            return timer.value
+        case ev.VmEnded(end=end):
+            return f"{end.reason.value} {end.detail}".strip()
+        case ev.MintFailed(why=why) | ev.GuestRefused(why=why):
+            return why
+        case ev.ListenerExited(code=code):
+            return str(code)
+        case ev.Drain(reason=reason):
+            return reason.value
+    return None
+
+
+def _boot(image: LeasedImage) -> DirectBoot | None:
+    boot = image.manifest.boot
+    if boot is None or boot.kernel is None:
+        return None
+    initrd = None if boot.initrd is None else image.files[boot.initrd]
+    return DirectBoot(image.files[boot.kernel], initrd, boot.cmdline or "")
+
+
+def _check_image(image: LeasedImage, spec: Spec) -> None:
+    manifest = image.manifest
+    if manifest.arch is not None and manifest.arch != spec.arch:
+        raise PermanentError(
+            f"The image {image.name} is made for {manifest.arch}, the spec says {spec.arch}",
+            resolution='Change "arch" or "image" in the spec.',
+        )
+    if manifest.agent is None:
+        raise PermanentError(
+            f"The image {image.name} has no ghvm agent",
+            details="Its server publishes no manifest for it that says `agent: 1`.",
+            resolution="Use an image with an agent. Images without one cannot be run yet.",
+        )
+
+
+def _printable(console: bytes) -> str:
+    text = console.decode(errors="replace").replace("\r", "")
+    return "".join(char for char in text if char in "\n\t" or char.isprintable()).strip()

@@ -1,0 +1,106 @@
+"""Where events come from: signals, the guest, its console, GitHub, the end of the machine."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+
+from ghrunner_vm.errors import GhvmError
+from ghrunner_vm.github.models import Presence, Sight
+from ghrunner_vm.guest import messages as said
+from ghrunner_vm.guest.messages import GuestMessage
+from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle.events import Event
+from ghrunner_vm.vm.base import VirtualMachine
+
+Post = Callable[[Event], None]
+
+_READ = 64 * 1024
+
+
+@contextlib.asynccontextmanager
+async def background(work: Coroutine[None, None, None], failed: Callable[[BaseException], None]) -> AsyncIterator[None]:
+    """Run `work` beside the block; it is cancelled at the end. An error in it is reported at once."""
+
+    def report(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            failed(error)
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(report)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+@contextlib.contextmanager
+def signals(drain: Callable[[], None], interrupt: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM and SIGHUP drain, SIGINT interrupts; the loop calls back, so nothing runs inside a signal handler."""
+    loop = asyncio.get_running_loop()
+    handlers = {signal.SIGTERM: drain, signal.SIGHUP: drain, signal.SIGINT: interrupt}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)
+
+
+def from_guest(message: GuestMessage) -> Event | None:
+    """What a guest's message means for the run; its log lines mean nothing."""
+    match message:
+        case said.Ready():
+            return ev.AgentReady()
+        case said.Started():
+            return ev.ListenerStarted()
+        case said.Refused(why=why):
+            return ev.GuestRefused(why)
+        case said.JobStarted():
+            return ev.GuestJobStarted()
+        case said.JobFinished():
+            return ev.GuestJobFinished()
+        case said.Exited(code=code):
+            return ev.ListenerExited(code)
+        case said.Log():
+            return None
+
+
+async def read_console(machine: VirtualMachine, keep: Callable[[bytes], None]) -> None:
+    """Take what the guest prints for as long as it prints: an unread console would stall the guest."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError):
+        while data := await loop.sock_recv(machine.console, _READ):
+            keep(data)
+
+
+async def await_end(machine: VirtualMachine, post: Post) -> None:
+    """Tell of the machine's end."""
+    post(ev.VmEnded(await machine.ended()))
+
+
+async def watch_github(
+    look: Callable[[], Coroutine[None, None, Sight]],
+    wake: asyncio.Event,
+    interval: float,
+    post: Post,
+    trouble: Callable[[GhvmError], None],
+) -> None:
+    """Ask GitHub every `interval` seconds, and when woken; a failure to ask says nothing about the job."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(interval):
+                await wake.wait()
+        wake.clear()
+        try:
+            sight = await look()
+        except GhvmError as error:
+            trouble(error)
+            continue
+        if sight.presence is Presence.GONE:
+            post(ev.GitHubSaysGone())
+            return
+        post(ev.GitHubSaysBusy() if sight.busy else ev.GitHubSaysIdle())

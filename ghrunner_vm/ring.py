@@ -1,0 +1,52 @@
+"""A file of bounded size that keeps the last of what is written: the console of a guest that may never be quiet."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class Ring:
+    """Keeps between `limit` and twice `limit` bytes in `path` and `path.old`; the rest is dropped from the front."""
+
+    def __init__(self, path: Path, limit: int = 4 << 20) -> None:
+        self._path = path
+        self._limit = limit
+        self._descriptor = self._open()
+        self._size = 0
+        self.total = 0
+        """All bytes ever written, dropped ones included."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+    def write(self, data: bytes) -> None:
+        """Append `data`. Raises OSError when the disk is full."""
+        self.total += len(data)
+        if self._size + len(data) > self._limit:
+            self._turn()
+        self._size += os.write(self._descriptor, data[-self._limit :])
+
+    def _turn(self) -> None:
+        os.close(self._descriptor)
+        self._path.replace(self._path.with_name(self._path.name + ".old"))
+        self._descriptor = self._open()
+        self._size = 0
+
+    def _open(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self._path, flags, 0o600)
+
+
+def tail(path: Path, limit: int) -> bytes:
+    """The last `limit` bytes of a ring."""
+    content = b""
+    for part in (path, path.with_name(path.name + ".old")):
+        if len(content) < limit and part.exists():
+            content = part.read_bytes() + content
+    return content[-limit:]

@@ -1,0 +1,197 @@
+"""The run directory: what one `ghvm run` leaves for gc, and for everybody who wants to know how it is doing.
+
+    RUNS/{id}/run.json       the record, replaced as a whole
+    RUNS/{id}/lock           held as long as the run lives, by the supervisor and by the VMM
+    RUNS/{id}/console.log    the guest's console, a ring
+    RUNS/{id}/events.jsonl   what happened when
+    RUNS/{id}/overlay.qcow2  the guest's disk
+
+A directory is made under a temporary name, locked, then renamed, so that nobody meets a run without its lock.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ghrunner_vm import process
+from ghrunner_vm.clock import SYSTEM, Clock
+from ghrunner_vm.files import Locked, lock, write_atomically
+
+RECORD = "run.json"
+LOCK = "lock"
+CONSOLE = "console.log"
+EVENTS = "events.jsonl"
+NEWBORN = ".new-"
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}[a-z0-9]")
+_EVENTS_LIMIT = 4 << 20
+_RECORD_LIMIT = 1 << 20
+
+
+class _Own(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, alias_generator=lambda name: name.replace("_", "-")
+    )
+
+    @classmethod
+    def of(cls, **values: object) -> Self:
+        """From Python names instead of the file's."""
+        return cls.model_validate({name.replace("_", "-"): value for name, value in values.items()})
+
+
+class ProcessRecord(_Own):
+    """A process, named for good by its id, its start in clock ticks and the boot."""
+
+    pid: int = Field(gt=1)
+    started: int = Field(ge=0)
+
+    def alive(self) -> bool:
+        """Whether that very process still runs, provided that the host has not been booted since."""
+        return process.start_time(self.pid) == self.started
+
+
+class RunnerRecord(_Own):
+    """The registration. It is written before GitHub is asked, so `id` is unknown at first."""
+
+    name: str = Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+    api_url: str
+    scope: str
+    id: int | None = None
+    state: Literal["asked", "registered", "released"] = "asked"
+
+
+class RunRecord(_Own):
+    """What everybody may know of a run."""
+
+    schema_version: Literal[1] = 1
+    id: str
+    boot_id: str
+    supervisor: ProcessRecord
+    vmm: ProcessRecord | None = None
+    runner: RunnerRecord | None = None
+    label: str
+    image: str
+    commit: str | None = None
+    phase: str = "preparing"
+    since: float
+    """Seconds since 1970 at which the phase began."""
+    created: float
+    outcome: str | None = None
+    ssh_port: int | None = None
+
+
+class RunDirectory:
+    """The directory of a run that is ours: its lock is held."""
+
+    def __init__(self, path: Path, lock_descriptor: int, record: RunRecord, clock: Clock = SYSTEM) -> None:
+        self.path = path
+        self.lock = lock_descriptor
+        self.record = record
+        self._clock = clock
+        self._events_size = 0
+
+    def update(self, **changes: object) -> None:
+        """Replace fields of the record."""
+        if "phase" in changes and changes["phase"] != self.record.phase:
+            changes["since"] = self._clock.wall()
+        self.record = self.record.model_copy(update=changes)
+        write_atomically(self.path / RECORD, encode(self.record))
+
+    def log(self, event: str, **fields: object) -> None:
+        """Add a line to the run's events; a guest cannot make it grow without bound."""
+        line = json.dumps({"time": round(self._clock.wall(), 3), "event": event, **fields}) + "\n"
+        if self._events_size + len(line) > _EVENTS_LIMIT:
+            return
+        self._events_size += len(line)
+        with (self.path / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    @property
+    def settled(self) -> bool:
+        """Whether GitHub holds nothing of this run any more."""
+        return self.record.runner is None or self.record.runner.state == "released"
+
+
+@contextlib.contextmanager
+def create(runs: Path, record: RunRecord, clock: Clock = SYSTEM) -> Iterator[RunDirectory]:
+    """A new run directory, locked. It is deleted at the end, unless GitHub may still hold its registration.
+
+    A crash leaves the directory, unlocked: `ghvm gc` takes it from there.
+    """
+    runs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    newborn = runs / f"{NEWBORN}{record.id}"
+    newborn.mkdir(mode=0o700)
+    with contextlib.ExitStack() as stack:
+        descriptor = stack.enter_context(lock(newborn / LOCK))
+        write_atomically(newborn / RECORD, encode(record))
+        path = runs / record.id
+        newborn.rename(path)
+        run = RunDirectory(path, descriptor, record, clock)
+        try:
+            yield run
+        finally:
+            remove(path, keep_record=not run.settled)
+
+
+def remove(path: Path, *, keep_record: bool = False) -> None:
+    """Delete a run directory whose lock we hold; with `keep_record` only what takes room."""
+    if not keep_record:
+        shutil.rmtree(path)
+        return
+    for entry in path.iterdir():
+        if entry.name not in (RECORD, LOCK, EVENTS):
+            entry.unlink()
+
+
+def new_id(label: str) -> str:
+    """A name for a run: readable, unique, fit for a file, a host name and a runner."""
+    stem = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40].strip("-") or "run"
+    return f"{stem}-{secrets.token_hex(4)}"
+
+
+def encode(record: RunRecord) -> bytes:
+    """The record as it stands in the file."""
+    return record.model_dump_json(by_alias=True, indent=2).encode()
+
+
+def directories(runs: Path) -> list[Path]:
+    """The directories that may be runs. Nothing in them is trusted: names are checked, links are left out."""
+    if not runs.is_dir():
+        return []
+    entries = (Path(entry.path) for entry in os.scandir(runs) if entry.is_dir(follow_symlinks=False))
+    return sorted(path for path in entries if _ID.fullmatch(path.name.removeprefix(NEWBORN)))
+
+
+def read(path: Path) -> RunRecord | None:
+    """The record in a run directory; None if it is missing, a link, another user's, too large or not a record."""
+    try:
+        descriptor = os.open(path / RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            return None
+        content = file.read(_RECORD_LIMIT + 1)
+    try:
+        record = RunRecord.model_validate_json(content)
+    except ValidationError:
+        return None
+    return record if record.id == path.name else None
+
+
+@contextlib.contextmanager
+def adopt(path: Path) -> Iterator[int | None]:
+    """Hold the lock of a run whose processes are gone; yields None if somebody holds it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(lock(path / LOCK, wait=False))
+        except (Locked, FileNotFoundError):
+            descriptor = None
+        yield descriptor
