@@ -60,7 +60,7 @@ class ProcessRecord(_Own):
 class RunnerRecord(_Own):
     """The registration. It is written before GitHub is asked, so `id` is unknown at first."""
 
-    name: str = Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+    name: str = Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z")
     api_url: str
     scope: str
     id: int | None = None
