@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from rich.console import Console as RichConsole
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
@@ -45,15 +44,15 @@ class Console:
             parts = {"details": error.details, "resolution": error.resolution, "exit-code": int(error.exit_code)}
             self._narrate("error", error.brief, parts, style="")
             return
-        self._err.print(f"[bold red]error:[/] {escape(error.brief)}")
+        self._err.print(Text.assemble(("error: ", "bold red"), printable(error.brief)))
         if error.details:
-            self._err.print(Text(error.details))
+            self._err.print(Text(printable(error.details)))
         if error.resolution:
-            self._err.print(f"[bold]→[/] {escape(error.resolution)}")
+            self._err.print(Text.assemble(("→ ", "bold"), printable(error.resolution)))
 
     def result(self, text: str) -> None:
-        """Print a result on stdout, as it is."""
-        self._out.print(Text(text))
+        """Print a result on stdout."""
+        self._out.print(Text(printable(text)))
 
     def result_json(self, value: object) -> None:
         """Print a result on stdout as one JSON document."""
@@ -90,4 +89,9 @@ class Console:
             sys.stderr.write(json.dumps(line, default=str) + "\n")
             sys.stderr.flush()
         else:
-            self._err.print(Text(message, style=style))
+            self._err.print(Text(printable(message), style=style))
+
+
+def printable(text: str) -> str:
+    """The text without what could drive a terminal: much of what is shown comes from a guest or a server."""
+    return "".join(char if char.isprintable() or char in "\t\n" else "\N{REPLACEMENT CHARACTER}" for char in text)

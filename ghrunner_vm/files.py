@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-class Locked(Exception):  # noqa: N818 a state, not a fault
+class Locked(Exception):
     """Another process holds the lock."""
 
 

@@ -71,8 +71,7 @@ def run(argv: Sequence[str], *, timeout: float, cwd: Path | None = None, env: Ma
 def exit_code(argv: Sequence[str], *, timeout: float, inherit: Sequence[int] = ()) -> int | None:
     """The exit code of a program that need not succeed, its output thrown away; None if it outlived `timeout`."""
     with start(argv, inherit=inherit, stderr=subprocess.DEVNULL) as child:
-        readable, _, _ = select.select([child.pidfd], [], [], timeout)
-        return child.poll() if readable else None
+        return child.join(timeout)
 
 
 @dataclass(frozen=True)
@@ -101,15 +100,33 @@ class Child:
         """The exit code if the program has ended."""
         return self._process.poll()
 
-    def kill(self) -> None:
-        """Send SIGKILL; nothing happens if the program has ended."""
+    def join(self, timeout: float) -> int | None:
+        """Block until the program has ended, and give its exit code; None if it outlives `timeout` seconds."""
+        readable, _, _ = select.select([self.pidfd], [], [], timeout)
+        return self.poll() if readable else None
+
+    def send(self, number: int) -> None:
+        """Send a signal; nothing happens if the program has ended."""
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send(signal.SIGKILL)
 
 
 @contextlib.contextmanager
-def start(argv: Sequence[str], *, inherit: Sequence[int] = (), stderr: int) -> Iterator[Child]:
+def start(
+    argv: Sequence[str],
+    *,
+    inherit: Sequence[int] = (),
+    stderr: int,
+    stdout: int | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Child]:
     """A child in a session of its own (Ctrl-C does not reach it) that holds only the descriptors in `inherit`.
+
+    Its output goes to the descriptor `stderr`, the standard output to `stdout` if that is given.
 
     Must be called in the main thread: a child that asks for a parent-death signal gets it when the *thread* that
     started it ends. The child is killed and reaped at the end of the block.
@@ -119,11 +136,11 @@ def start(argv: Sequence[str], *, inherit: Sequence[int] = (), stderr: int) -> I
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
-            stdout=stderr,
+            stdout=stderr if stdout is None else stdout,
             stderr=stderr,
             pass_fds=tuple(inherit),
             start_new_session=True,
-            env=environment(),
+            env=environment(env),
         )
     except FileNotFoundError as error:
         raise CommandMissing(argv[0]) from error

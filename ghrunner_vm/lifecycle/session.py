@@ -200,7 +200,7 @@ class _Session:
         launch = self._means.engine(identity).launch(description, run.path)
         machine = await self._stack.enter_async_context(launch)
         run.update(vmm=ProcessRecord.of(pid=machine.pid, started=machine.started))
-        words = f"virtual machine launched ({description.accelerator}, {description.cores} cores)"
+        words = f"virtual machine launched ({description.accelerator}, cores: {description.cores})"
         self._tell("launched", words, accelerator=description.accelerator, pid=machine.pid)
         return machine
 
@@ -282,8 +282,9 @@ class _Session:
             self._tell("trouble", f"gc: {error.brief}", details=error.details)
 
     def ended(self, outcome: Outcome, seconds: float) -> Ended:
-        console = "" if self._run is None else _printable(tail(self._run.path / runs.CONSOLE, _CONSOLE_TAIL))
-        return Ended(self._id, outcome, seconds, self._job_result, console)
+        console = b"" if self._run is None else tail(self._run.path / runs.CONSOLE, _CONSOLE_TAIL)
+        text = console.decode(errors="replace").replace("\r", "").strip()
+        return Ended(self._id, outcome, seconds, self._job_result, text)
 
     def _record(self) -> RunRecord:
         now = self._means.clock.wall()
@@ -409,8 +410,3 @@ def _check_image(image: LeasedImage, spec: Spec) -> None:
             details="Its server publishes no manifest for it that says `agent: 1`.",
             resolution="Use an image with an agent. Images without one cannot be run yet.",
         )
-
-
-def _printable(console: bytes) -> str:
-    text = console.decode(errors="replace").replace("\r", "")
-    return "".join(char for char in text if char in "\n\t" or char.isprintable()).strip()

@@ -1,0 +1,30 @@
+# The two commands on a fresh machine are `make demo` and `make test`.
+.DEFAULT_GOAL := help
+JOB ?=
+
+.PHONY: help
+help:
+	@echo "make demo              show the main job on this host"
+	@echo "make demo JOB='...'    with a job of your own"
+	@echo "make test              run all checks and tests"
+	@echo "make lint              run the checks only"
+
+.PHONY: demo
+demo:
+	@tools/setup
+	@.venv/bin/ghvm demo $(if $(JOB),--job '$(JOB)')
+
+.PHONY: setup-test
+setup-test:
+	@tools/setup test
+
+.PHONY: lint
+lint: setup-test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+.PHONY: test
+test: lint
+	rm -f .coverage .coverage.*
+	.venv/bin/pytest --cov --cov-report=term:skip-covered
