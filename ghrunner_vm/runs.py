@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self
@@ -33,6 +34,7 @@ NEWBORN = ".new-"
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}[a-z0-9]")
 _EVENTS_LIMIT = 4 << 20
 _RECORD_LIMIT = 1 << 20
+_PID_LIMIT = 1 << 22  # PID_MAX_LIMIT in Linux
 
 
 class _Own(BaseModel):
@@ -49,7 +51,7 @@ class _Own(BaseModel):
 class ProcessRecord(_Own):
     """A process, named for good by its id, its start in clock ticks and the boot."""
 
-    pid: int = Field(gt=1)
+    pid: int = Field(gt=1, le=_PID_LIMIT)
     started: int = Field(ge=0)
 
     def alive(self) -> bool:
@@ -137,7 +139,9 @@ def create(runs: Path, record: RunRecord, clock: Clock = SYSTEM) -> Iterator[Run
         try:
             yield run
         finally:
-            remove(path, keep_record=not run.settled)
+            # What cannot be deleted is left to gc, which may have taken over already once the lock file is gone.
+            with contextlib.suppress(OSError):
+                remove(path, keep_record=not run.settled)
 
 
 def remove(path: Path, *, keep_record: bool = False) -> None:
@@ -170,15 +174,18 @@ def directories(runs: Path) -> list[Path]:
 
 
 def read(path: Path) -> RunRecord | None:
-    """The record in a run directory; None if it is missing, a link, another user's, too large or not a record."""
+    """The record in a run directory; None if it is missing, no plain file, another user's, too large or not a record."""
     try:
         descriptor = os.open(path / RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        if os.fstat(descriptor).st_uid != os.geteuid():
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > _RECORD_LIMIT:
             return None
-        content = file.read(_RECORD_LIMIT + 1)
+        content = os.read(descriptor, _RECORD_LIMIT)
+    finally:
+        os.close(descriptor)
     try:
         record = RunRecord.model_validate_json(content)
     except ValidationError:

@@ -42,12 +42,10 @@ class GuestChannel:
 
     async def listen(self, receive: Callable[[GuestMessage], None]) -> str | None:
         """Until the guest closes the channel (None) or loses it (why)."""
-        loop, lines = asyncio.get_running_loop(), LineBuffer()
+        lines = LineBuffer()
         try:
-            while data := await loop.sock_recv(self._stream, _CHUNK):
+            while data := await self._read():
                 for line in lines.feed(data):
-                    if not line:
-                        continue
                     message = decode(line)
                     if why := self._limits.admit(line, message):
                         return self._close(why)
@@ -55,9 +53,15 @@ class GuestChannel:
                         receive(message)
         except Overlong:
             return self._close("it sends a line without end")
-        except OSError:
-            return None
         return None
+
+    async def _read(self) -> bytes:
+        # Reading does not wait while there is more: a guest that never stops must not keep the loop to itself.
+        await asyncio.sleep(0)
+        try:
+            return await asyncio.get_running_loop().sock_recv(self._stream, _CHUNK)
+        except OSError:
+            return b""
 
     async def send(self, message: bytes) -> bool:
         """Whether the message was taken within 30 s; a guest that reads nothing cannot hold up its host."""

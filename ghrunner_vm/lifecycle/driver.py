@@ -1,7 +1,6 @@
 """Carries out what the machine decides: one queue in, one place that handles it."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Protocol
 
@@ -138,7 +137,8 @@ class Driver:
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        # One that fails meanwhile must not hide why the run ends, nor keep the others.
+        await asyncio.gather(*tasks, return_exceptions=True)

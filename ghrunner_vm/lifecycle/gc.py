@@ -42,37 +42,49 @@ def collect(
     `github` gives a client for a recorded registration, or None when its scope is not the one configured here.
     """
     for path in runs.directories(directory):
-        if path.lstat().st_uid != os.geteuid():
-            yield Collected(path.name, "kept", "it belongs to another user")
-            continue
-        if path.name.startswith(runs.NEWBORN):
-            yield from _newborn(path, clock)
-        else:
-            yield from _run(path, sockets, github)
+        try:
+            collected = _directory(path, sockets, github, clock)
+        except FileNotFoundError:
+            continue  # its own run, or another gc, has removed it meanwhile
+        except OSError as error:
+            collected = Collected(path.name, "kept", f"it cannot be removed: {error}")
+        if collected is not None:
+            yield collected
 
 
-def _newborn(path: Path, clock: Clock) -> Iterator[Collected]:
+def _directory(
+    path: Path, sockets: Path, github: Callable[[RunnerRecord], GitHub | None], clock: Clock
+) -> Collected | None:
+    if path.lstat().st_uid != os.geteuid():
+        return Collected(path.name, "kept", "it belongs to another user")
+    if path.name.startswith(runs.NEWBORN):
+        return _newborn(path, clock)
+    return _run(path, sockets, github)
+
+
+def _newborn(path: Path, clock: Clock) -> Collected | None:
     # Between its making and its lock a new run is bare for an instant; only an old one is a leftover.
     if clock.wall() - path.lstat().st_mtime < _NEWBORN_SECONDS:
-        return
+        return None
     with runs.adopt(path) as lock:
-        if lock is not None:
-            runs.remove(path)
-            yield Collected(path.name, "removed")
+        if lock is None:
+            return None
+        runs.remove(path)
+    return Collected(path.name, "removed")
 
 
-def _run(path: Path, sockets: Path, github: Callable[[RunnerRecord], GitHub | None]) -> Iterator[Collected]:
+def _run(path: Path, sockets: Path, github: Callable[[RunnerRecord], GitHub | None]) -> Collected | None:
     record = runs.read(path)
     if record is not None:
         _end_orphan(record)
     with runs.adopt(path) as lock:
         if lock is None:
-            return
+            return None
         record = runs.read(path)  # the run may have written its last word while we waited
         why = "" if record is None else _release(record, github)
         (sockets / f"{path.name}.sock").unlink(missing_ok=True)
         runs.remove(path, keep_record=bool(why))
-        yield Collected(path.name, "pending" if why else "removed", why)
+    return Collected(path.name, "pending" if why else "removed", why)
 
 
 def _end_orphan(record: RunRecord) -> None:
