@@ -16,7 +16,9 @@ from ghrunner_vm.errors import GhvmError, InfrastructureError
 
 log = logging.getLogger(__name__)
 
-_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR")
+_PASSED_ON = ("HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+# A user's PATH often lacks the directories of mkfs.ext4 and its like.
+_ALWAYS_SEARCHED = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
 class CommandFailed(InfrastructureError):
@@ -38,7 +40,8 @@ class CommandMissing(GhvmError):
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The few variables a child needs, and `extra`; nothing else is passed on, tokens least of all."""
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **kept, **(extra or {})}
+    path = ":".join(filter(None, (os.environ.get("PATH"), _ALWAYS_SEARCHED)))
+    return {"PATH": path, **kept, **(extra or {})}
 
 
 def run(argv: Sequence[str], *, timeout: float, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:

@@ -174,7 +174,7 @@ def directories(runs: Path) -> list[Path]:
 
 
 def read(path: Path) -> RunRecord | None:
-    """The record in a run directory; None if it is missing, no plain file, another user's, too large or not a record."""
+    """The record in a run directory; None if missing, no plain file, another user's, too large or no record."""
     try:
         descriptor = os.open(path / RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
