@@ -293,9 +293,10 @@ def _github_says_busy(turn: _Turn) -> None:
 
 def _github_says_idle(turn: _Turn) -> None:
     turn.set(github_busy=False)
-    turn.disarm(Timer.VANISHED)
     if turn.in_phase(Phase.BUSY):
         _no_longer_busy(turn)
+    if turn.in_phase(Phase.IDLE) and turn.state.registration is Registration.RELEASED:
+        _suspect_ghost(turn)  # an answer from before the registration went
 
 
 def _registration_is_gone(turn: _Turn) -> None:

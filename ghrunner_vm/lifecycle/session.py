@@ -267,6 +267,8 @@ class _Session:
             self._run.update(phase=after.phase.value, outcome=after.outcome.label if after.outcome else None)
         if after.phase is not before.phase and after.phase in _WORDS:
             self._tell(after.phase.value, _WORDS[after.phase].format(id=self._id, why=_why(event, after)))
+        if after.drain is not None and before.drain is None and after.busy:
+            self._tell("drain", f"{after.drain.value}: the job is finished first", reason=after.drain.value)
         if isinstance(event, ev.GuestJobFinished) and before.guest_job is not after.guest_job:
             self._tell("job-finished", f"job finished: {self._job_result or 'no result'}", result=self._job_result)
 
