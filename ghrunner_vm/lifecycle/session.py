@@ -34,7 +34,8 @@ from ghrunner_vm.vm.jail import Identity, lease_identity
 from ghrunner_vm.vm.overlay import overlay
 
 T = TypeVar("T")
-_CONSOLE_TAIL = 2000
+_CONSOLE_TAIL = 4000
+"""Bytes: a kernel panic with its registers takes more than 2000, and its first line says the most."""
 
 
 class Tell(Protocol):

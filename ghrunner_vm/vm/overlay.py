@@ -15,6 +15,7 @@ _MAGIC = b"QFI\xfb"
 # and the feature bits of version 3 (docs/interop/qcow2.txt in QEMU).
 _HEADER = struct.Struct(">4sIQIIQ40xQ")
 _EXTERNAL_DATA_FILE = 1 << 2
+_VERSIONS = (2, 3)
 
 
 def virtual_size(disk: int) -> int:
@@ -27,6 +28,8 @@ def virtual_size(disk: int) -> int:
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
         raise PermanentError("The image's disk is not in the qcow2 format")
     _, version, backing, _, _, size, features = _HEADER.unpack(header)
+    if version not in _VERSIONS:
+        raise PermanentError(f"The image's disk is in version {version} of the qcow format, not in 2 or 3")
     if backing or (version >= 3 and features & _EXTERNAL_DATA_FILE):
         raise PermanentError(
             "The image's disk refers to another file",

@@ -1,0 +1,92 @@
+"""The images that the tests boot: the tiny one, and variants of it that misbehave. Made once for each content."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ghrunner_vm import process
+from ghrunner_vm.files import lock
+from ghrunner_vm.images.manifest import Manifest
+from ghrunner_vm.simulator.tiny import image
+from tests.integration.images_site import Site
+
+TINY = image.NAME
+ROOT = "ghvm-root"
+"""Jobs run as root."""
+SILENT = "ghvm-silent"
+"""Sleeps for ever instead of starting anything."""
+PANICKING = "ghvm-panicking"
+"""Has no first program."""
+
+_ROOT_AGENT = 'POWER_OFF="poweroff -f"\nRUNNER_USER=root\n'
+_SECONDS = 60.0
+
+
+def build(cache: Path) -> Path:
+    """A directory with all of them, to be served. Safe to call from several processes at once."""
+    tiny = image.build(cache)
+    target = cache / f"tests-{_fingerprint(tiny)}"
+    with lock(cache / "tests.lock"):
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=cache, prefix=".tests-") as work:
+                _build(tiny, Path(work))
+                (Path(work) / "images").rename(target)
+    return target
+
+
+def offer(site: Site, images: Path, *, damaged: bool = False) -> Manifest:
+    """Put the tiny image on a server; `damaged`: the disk's last byte is not what the manifest says."""
+    manifest = Manifest.parse((images / f"{TINY}.json").read_bytes())
+    artifacts = {name: (images / name).read_bytes() for name in manifest.artifacts}
+    if damaged:
+        disk = artifacts[manifest.disk]
+        artifacts[manifest.disk] = disk[:-1] + bytes([disk[-1] ^ 1])
+    site.offer_bundle(manifest, artifacts)
+    return manifest
+
+
+def _build(tiny: Path, work: Path) -> None:
+    images = work / "images"
+    images.mkdir()
+    for file in tiny.iterdir():
+        shutil.copyfile(file, images / file.name)
+    _variant(images, SILENT, cmdline="rdinit=/bin/busybox -- sleep 100000")
+    _variant(images, PANICKING, cmdline="rdinit=/nonexistent")
+    _variant(images, ROOT, disk=lambda path: _with_file(path, "/etc/ghvm/agent.conf", _ROOT_AGENT, work))
+
+
+def _variant(images: Path, name: str, *, cmdline: str = "", disk: Callable[[Path], None] | None = None) -> None:
+    """Add a copy of the tiny image under another name, with more on its kernel's command line or another disk."""
+    manifest = json.loads((images / f"{TINY}.json").read_text(encoding="utf-8"))
+    for artifact in manifest["artifacts"]:
+        shutil.copyfile(images / artifact, images / artifact.replace(TINY, name))
+    if disk is not None:
+        disk(images / f"{name}.qcow2")
+    artifacts = {file.replace(TINY, name): _described(images, file, name, manifest) for file in manifest["artifacts"]}
+    boot = {key: str(value).replace(TINY, name) for key, value in manifest["boot"].items()}
+    boot["cmdline"] = f"{boot['cmdline']} {cmdline}".strip()
+    described = {**manifest, "name": name, "boot": boot, "artifacts": artifacts}
+    (images / f"{name}.json").write_text(json.dumps(described), encoding="utf-8")
+
+
+def _described(images: Path, file: str, name: str, manifest: Mapping[str, dict[str, dict[str, object]]]) -> object:
+    content = (images / file.replace(TINY, name)).read_bytes()
+    facts = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return {**manifest["artifacts"][file], **facts}
+
+
+def _with_file(disk: Path, name: str, content: str, work: Path) -> None:
+    """Replace one file in the ext4 file system of a disk."""
+    raw, new = work / "disk.raw", work / "new"
+    new.write_text(content, encoding="utf-8")
+    process.run(["qemu-img", "convert", "-O", "raw", str(disk), str(raw)], timeout=_SECONDS)
+    for command in (f"rm {name}", f"write {new} {name}"):
+        process.run(["debugfs", "-w", "-R", command, str(raw)], timeout=_SECONDS)
+    process.run(["qemu-img", "convert", "-O", "qcow2", str(raw), str(disk)], timeout=_SECONDS)
+
+
+def _fingerprint(tiny: Path) -> str:
+    return hashlib.sha256(tiny.name.encode() + Path(__file__).read_bytes()).hexdigest()[:16]

@@ -1,0 +1,152 @@
+"""One registration, on record before it is asked for and until it is gone, against the embedded GitHub."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ghrunner_vm import process, runs
+from ghrunner_vm.errors import GhvmError
+from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.github.models import Presence
+from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle.registration import Registration, released_at_end
+from ghrunner_vm.runs import ProcessRecord, RunDirectory, RunnerRecord, RunRecord
+from ghrunner_vm.simulator.faults import Rule
+from ghrunner_vm.simulator.server import Simulator
+from tests.unit.github_on_loopback import SCOPE, github_on_loopback
+
+ID = "demo-0001"
+MINT = "*/generate-jitconfig"
+
+
+class Scene:
+    """A run and its registration at a GitHub that a test can spoil."""
+
+    def __init__(self, simulator: Simulator, github: GitHub, run: RunDirectory) -> None:
+        self.simulator = simulator
+        self.run = run
+        self.trouble: list[GhvmError] = []
+        self.registration = Registration(github, run, ["demo"], 1, self.trouble.append)
+
+    @property
+    def recorded(self) -> RunnerRecord | None:
+        """What the file says, not what the process remembers."""
+        record = runs.read(self.run.path)
+        assert record is not None
+        return record.runner
+
+    @property
+    def names(self) -> list[str]:
+        return [runner.name for runner in self.simulator.state.runners()]
+
+    def spoil(self, **rule: object) -> None:
+        self.simulator.faults.add(Rule.model_validate(rule))
+
+    def make_busy(self) -> None:
+        job = self.simulator.state.enqueue(["demo"], "true")
+        assert self.registration.config is not None
+        self.simulator.state.assign(job.id, self.registration.config.runner_id)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    own = ProcessRecord.of(pid=2, started=1)
+    fields = {"boot_id": process.boot_id(), "supervisor": own, "label": "demo", "image": "ubuntu"}
+    record = RunRecord.of(id=ID, since=1.0, created=1.0, **fields)
+    with github_on_loopback() as (simulator, github), runs.create(tmp_path, record) as run:
+        yield Scene(simulator, github, run)
+
+
+def test_from_birth_to_removal(scene: Scene) -> None:
+    registration = scene.registration
+    assert scene.recorded is None
+    assert asyncio.run(registration.mint()) == ev.Minted()
+    runner = RunnerRecord.of(name=ID, api_url=scene.simulator.url, scope=SCOPE, id=1, state="registered")
+    assert scene.recorded == runner
+    assert asyncio.run(registration.sight()).presence is Presence.OFFLINE
+    assert asyncio.run(registration.deregister()) == ev.Deregistered()
+    assert scene.recorded == runner.model_copy(update={"state": "released"})
+    assert scene.names == []
+    assert scene.run.settled
+
+
+def test_a_lost_answer_is_on_record_and_found_by_its_name(scene: Scene) -> None:
+    scene.spoil(method="POST", path=MINT, cut="after", count=1)
+    failed = asyncio.run(scene.registration.mint())
+    assert isinstance(failed, ev.MintFailed)
+    assert not failed.permanent
+    assert scene.names == [ID]
+    assert scene.recorded == RunnerRecord.of(name=ID, api_url=scene.simulator.url, scope=SCOPE, id=None, state="asked")
+    asyncio.run(scene.registration.release())
+    assert scene.names == []
+    assert scene.run.settled
+
+
+def test_the_record_comes_before_the_question(scene: Scene) -> None:
+    """The disk is gone when the record is to be written: then GitHub is not asked."""
+    (scene.run.path / runs.RECORD).unlink()
+    scene.run.path.rename(scene.run.path.with_name("away"))
+    try:
+        with pytest.raises(FileNotFoundError):
+            asyncio.run(scene.registration.mint())
+        assert scene.names == []
+    finally:
+        scene.run.path.with_name("away").rename(scene.run.path)
+
+
+@pytest.mark.parametrize(("status", "permanent"), [(403, True), (404, True), (503, False)])
+def test_a_refusal_for_good_and_one_for_now(scene: Scene, status: int, permanent: bool) -> None:
+    scene.spoil(method="POST", path=MINT, status=status, body='{"message": "no"}')
+    failed = asyncio.run(scene.registration.mint())
+    assert isinstance(failed, ev.MintFailed)
+    assert failed.permanent is permanent
+    assert len(scene.trouble) == 1
+
+
+def test_a_busy_runner_is_not_deregistered(scene: Scene) -> None:
+    asyncio.run(scene.registration.mint())
+    scene.make_busy()
+    assert asyncio.run(scene.registration.deregister()) == ev.DeregisterRefused()
+    asyncio.run(scene.registration.release())
+    assert scene.recorded is not None
+    assert scene.recorded.state == "registered"
+    assert not scene.run.settled
+
+
+def test_github_out_of_reach(scene: Scene) -> None:
+    asyncio.run(scene.registration.mint())
+    scene.spoil(method="DELETE", status=503)
+    assert asyncio.run(scene.registration.deregister()) == ev.DeregisterFailed()
+    asyncio.run(scene.registration.release())
+    assert len(scene.trouble) == 2
+    assert not scene.run.settled
+
+
+def test_what_was_never_asked_for_needs_no_release(scene: Scene) -> None:
+    scene.spoil(status=500)
+    asyncio.run(scene.registration.release())
+    assert scene.trouble == []
+
+
+def test_a_block_that_ends_releases(scene: Scene) -> None:
+    async def live() -> None:
+        async with released_at_end(scene.registration, asyncio.Event()):
+            await scene.registration.mint()
+
+    asyncio.run(live())
+    assert scene.names == []
+
+
+def test_an_abandoned_block_leaves_it_to_gc(scene: Scene) -> None:
+    async def live() -> None:
+        abandoned = asyncio.Event()
+        async with released_at_end(scene.registration, abandoned):
+            await scene.registration.mint()
+            scene.spoil(method="DELETE", status=503)
+            abandoned.set()
+
+    asyncio.run(live())
+    assert scene.names == [ID]
+    assert not scene.run.settled
