@@ -1,6 +1,8 @@
 # The two commands on a fresh machine are `make demo` and `make test`.
 .DEFAULT_GOAL := help
 JOB ?=
+# As it was written: neither make nor the shell touches what is in it.
+export DEMO_JOB := $(value JOB)
 
 .PHONY: help
 help:
@@ -12,7 +14,7 @@ help:
 .PHONY: demo
 demo:
 	@tools/setup
-	@.venv/bin/ghvm demo $(if $(JOB),--job '$(JOB)')
+	@.venv/bin/ghvm demo $(if $(value JOB),--job "$$DEMO_JOB")
 
 .PHONY: setup-test
 setup-test:

@@ -17,6 +17,7 @@ from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.key import read_private_key
 from ghrunner_vm.github.scope import Scope
 from ghrunner_vm.images.errors import ImageServerUnreachable
+from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.prune import prune
 from ghrunner_vm.images.pull import pull
 from ghrunner_vm.images.remote import ImageServer
@@ -30,6 +31,9 @@ from ghrunner_vm.vm.base import Accelerator, Engine
 from ghrunner_vm.vm.jail import Identity
 from ghrunner_vm.vm.qemu import accelerator
 from ghrunner_vm.vm.qemu.engine import QemuEngine
+
+_SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without its NUL
+_LONGEST_SOCKET_NAME = 56  # a run's name and .sock
 
 Warn = Callable[[str], None]
 Bar = Callable[[str, int | None], AbstractContextManager[Advance]]
@@ -72,6 +76,7 @@ def plan(settings: Settings, described: Spec) -> Plan:
             f"{described.arch} guests cannot be run yet", resolution='Use a spec with "arch": "x86_64".'
         )
     state = config.state_directory(settings)
+    _check_socket_path(config.runtime_directory(settings))
     return Plan(
         spec=described,
         policy=Policy(
@@ -83,7 +88,8 @@ def plan(settings: Settings, described: Spec) -> Plan:
         ),
         runs=state / "runs",
         sockets=config.runtime_directory(settings),
-        identities=state / "uids",
+        # One directory for the whole host, whatever the state directory: two machines never share a user id.
+        identities=(Path("/var/lib/ghvm") if os.geteuid() == 0 else state) / "uids",
         uid_base=settings.vm_uid_base,
         uid_count=settings.vm_uid_count,
         name=settings.name,
@@ -91,6 +97,15 @@ def plan(settings: Settings, described: Spec) -> Plan:
         ssh_port=settings.ssh_port,
         poll_seconds=settings.poll_seconds,
     )
+
+
+def _check_socket_path(directory: Path) -> None:
+    longest = len(os.fsencode(directory)) + len("/") + _LONGEST_SOCKET_NAME
+    if longest > _SOCKET_PATH_BYTES:
+        raise UsageError(
+            f"the directory for sockets has a path too long by {longest - _SOCKET_PATH_BYTES} bytes: {directory}",
+            resolution="Set XDG_RUNTIME_DIR, or choose a shorter --state-dir.",
+        )
 
 
 def check_host(described: Spec, warn: Warn) -> None:
@@ -147,11 +162,12 @@ class CachedImages:
         self._bar = bar
         self._warn = warn
 
-    def fetch(self, name: str, cancelled: Callable[[], bool]) -> str:
+    def fetch(self, name: str, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]) -> str:
         """The latest commit, pulled if needed; the newest cached one when the server cannot be reached."""
         try:
             with Meter(self._bar, f"pulling {name}") as meter:
-                return pull(self._store, self._server, name, progress=meter.show, cancelled=cancelled).commit
+                pulled = pull(self._store, self._server, name, progress=meter.show, cancelled=cancelled, accept=accept)
+                return pulled.commit
         except ImageServerUnreachable as error:
             cached = self._store.newest(name)
             if cached is None or self._settings.require_latest:

@@ -10,7 +10,8 @@ from typing import Literal, NoReturn
 import click
 
 from ghrunner_vm import __version__
-from ghrunner_vm.errors import ExitCode, GhvmError
+from ghrunner_vm.errors import ExitCode, GhvmError, InfrastructureError, UsageError
+from ghrunner_vm.files import is_disk_full
 
 # Module and attribute of each command with its line in the help, so that the help imports none of them.
 _COMMANDS = {
@@ -67,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = _misused(error, words)
     except (click.Abort, KeyboardInterrupt):
         code = ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 the boundary
@@ -88,7 +88,21 @@ def _report(error: Exception, words: Sequence[str]) -> ExitCode:
     return error.exit_code
 
 
+def _misused(error: click.ClickException, words: Sequence[str]) -> int:
+    from ghrunner_vm.console import Console  # the help needs no rich
+
+    if (log_format := _log_format(words)) == "json":
+        Console(log_format).error(UsageError(error.format_message()))
+    else:
+        error.show()
+    return error.exit_code
+
+
 def _foreseen(error: Exception) -> GhvmError:
+    if isinstance(error, OSError) and is_disk_full(error):
+        return InfrastructureError(
+            f"the disk is full ({error.filename or error.strerror})", resolution="Free some room and run it again."
+        )
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return GhvmError(
@@ -101,5 +115,12 @@ def _foreseen(error: Exception) -> GhvmError:
 
 
 def _log_format(words: Sequence[str]) -> Literal["text", "json"]:
-    asked = "--log-format=json" in words or ("--log-format", "json") in itertools.pairwise(words)
-    return "json" if asked else "text"
+    """What the words ask for, else what the environment and the configuration say."""
+    if "--log-format=json" in words or ("--log-format", "json") in itertools.pairwise(words):
+        return "json"
+    from ghrunner_vm import config  # the help needs no pydantic
+
+    try:
+        return config.load({}).log_format
+    except GhvmError:
+        return "text"

@@ -36,7 +36,8 @@ class Console:
 
     def warn(self, message: str, **fields: object) -> None:
         """Narrate something that a person should look at."""
-        self._narrate("warning", message, fields, style="yellow")
+        mark = "" if self.log_format == "json" else "warning: "
+        self._narrate("warning", mark + message, fields, style="yellow")
 
     def error(self, error: GhvmError) -> None:
         """The one place where an error is printed: what happened, the detail, what to do."""
@@ -84,12 +85,14 @@ class Console:
         return advance
 
     def _narrate(self, level: str, message: str, fields: Mapping[str, object], *, style: str) -> None:
-        if self.log_format == "json":
-            line = {"level": level, "message": message, **{k: v for k, v in fields.items() if v is not None}}
-            sys.stderr.write(json.dumps(line, default=str) + "\n")
-            sys.stderr.flush()
-        else:
-            self._err.print(Text(printable(message), style=style))
+        # A terminal that was closed or a reader that went away is no reason to end what is being told of.
+        with contextlib.suppress(OSError):
+            if self.log_format == "json":
+                line = {"level": level, "message": message, **{k: v for k, v in fields.items() if v is not None}}
+                sys.stderr.write(json.dumps(line, default=str) + "\n")
+                sys.stderr.flush()
+            else:
+                self._err.print(Text(printable(message), style=style))
 
 
 def printable(text: str) -> str:

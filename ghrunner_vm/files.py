@@ -19,6 +19,29 @@ def open_lock(path: Path) -> int:
 
 
 @contextlib.contextmanager
+def shared_lock(held: int) -> Iterator[int]:
+    """A read-only descriptor with a shared `flock` of its own on the file of `held`, for a child that is not trusted.
+
+    A child that inherited `held` itself could release our lock with LOCK_UN, and write to the file. Raises Locked
+    while `held` is locked exclusively: see `downgrade`.
+    """
+    descriptor = os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, "lock")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def downgrade(descriptor: int) -> None:
+    """Turn an exclusive lock into a shared one; others still cannot take it exclusively.
+
+    The kernel gives the lock up for an instant. Raises Locked if somebody took it then.
+    """
+    _flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, "lock")
+
+
+@contextlib.contextmanager
 def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[int]:
     """Hold `flock` on `path`; yields the descriptor, which a child may inherit to hold the lock as well.
 
@@ -29,7 +52,7 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[int
     while True:
         descriptor = open_lock(path)
         try:
-            _flock(descriptor, operation, path)
+            _flock(descriptor, operation, str(path))
             if _same_file(descriptor, path):
                 yield descriptor
                 return
@@ -67,11 +90,11 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def _flock(descriptor: int, operation: int, path: Path) -> None:
+def _flock(descriptor: int, operation: int, name: str) -> None:
     try:
         fcntl.flock(descriptor, operation)
     except BlockingIOError as error:
-        raise Locked(str(path)) from error
+        raise Locked(name) from error
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

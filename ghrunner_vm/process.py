@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ghrunner_vm.errors import GhvmError, InfrastructureError
+from ghrunner_vm.errors import InfrastructureError, PermanentError
 
 log = logging.getLogger(__name__)
 
+_REAP_SECONDS = 10.0
 _PASSED_ON = ("HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
 # A user's PATH often lacks the directories of mkfs.ext4 and its like.
 _ALWAYS_SEARCHED = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
@@ -30,7 +31,7 @@ class CommandFailed(InfrastructureError):
         self.output = output
 
 
-class CommandMissing(GhvmError):
+class CommandMissing(PermanentError):
     """A helper program is not installed."""
 
     def __init__(self, program: str) -> None:
@@ -155,7 +156,9 @@ def start(
             os.close(pidfd)
     finally:
         process.kill()
-        process.wait()
+        # A process that waits for a broken disk cannot be reaped; the kernel will do it after us.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_REAP_SECONDS)
 
 
 def start_time(pid: int) -> int | None:

@@ -33,9 +33,9 @@ class Ring:
         self._size += os.write(self._descriptor, data[-self._limit :])
 
     def _turn(self) -> None:
-        os.close(self._descriptor)
         self._path.replace(self._path.with_name(self._path.name + ".old"))
-        self._descriptor = self._open()
+        full, self._descriptor = self._descriptor, self._open()
+        os.close(full)
         self._size = 0
 
     def _open(self) -> int:

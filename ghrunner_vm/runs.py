@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ghrunner_vm import process
 from ghrunner_vm.clock import SYSTEM, Clock
-from ghrunner_vm.files import Locked, lock, write_atomically
+from ghrunner_vm.files import Locked, downgrade, lock, write_atomically
 
 RECORD = "run.json"
 LOCK = "lock"
@@ -65,6 +65,8 @@ class RunnerRecord(_Own):
     name: str = Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z")
     api_url: str
     scope: str
+    asked: float
+    """Seconds since 1970 at which GitHub was asked."""
     id: int | None = None
     state: Literal["asked", "registered", "released"] = "asked"
 
@@ -107,12 +109,12 @@ class RunDirectory:
         write_atomically(self.path / RECORD, encode(self.record))
 
     def log(self, event: str, **fields: object) -> None:
-        """Add a line to the run's events; a guest cannot make it grow without bound."""
+        """Add a line to the run's events; neither a guest nor a full disk does harm here."""
         line = json.dumps({"time": round(self._clock.wall(), 3), "event": event, **fields}) + "\n"
         if self._events_size + len(line) > _EVENTS_LIMIT:
             return
         self._events_size += len(line)
-        with (self.path / EVENTS).open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), (self.path / EVENTS).open("a", encoding="utf-8") as file:
             file.write(line)
 
     @property
@@ -132,6 +134,7 @@ def create(runs: Path, record: RunRecord, clock: Clock = SYSTEM) -> Iterator[Run
     newborn.mkdir(mode=0o700)
     with contextlib.ExitStack() as stack:
         descriptor = stack.enter_context(lock(newborn / LOCK))
+        downgrade(descriptor)  # the VMM takes a share of its own
         write_atomically(newborn / RECORD, encode(record))
         path = runs / record.id
         newborn.rename(path)

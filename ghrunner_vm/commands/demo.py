@@ -18,6 +18,7 @@ from ghrunner_vm.units import format_seconds
 
 # What a person wants to see of a run, and under which name.
 _TIMELINE = {
+    "building": "building",
     "built": "image built",
     "github": "GitHub up",
     "served": "image served",
@@ -124,12 +125,16 @@ _LOUD = ("warning", "error", "trouble", "output", "refused", "channel-closed")
 
 def _conclude(console: Console, summary: Summary) -> None:
     took = format_seconds(summary.seconds)
+    if summary.exit_code == ExitCode.INTERRUPTED:
+        error = GhvmError("interrupted: the machine is gone, and the demo's GitHub with it")
+        error.exit_code = ExitCode.INTERRUPTED
+        raise error
     if summary.exit_code or summary.left or summary.job_result is None:
         left = f"Left behind: {', '.join(summary.left)}" if summary.left else None
-        error = GhvmError(f"the demo did not go well: `ghvm run` exited with {summary.exit_code}", details=left)
-        error.exit_code = ExitCode.INTERRUPTED if summary.exit_code == ExitCode.INTERRUPTED else ExitCode.ERROR
-        raise error
+        raise GhvmError(f"the demo did not go well: `ghvm run` exited with {summary.exit_code}", details=left)
+    verdict = "succeeded" if summary.job_result == "success" else "failed, as jobs may; ghvm did its part"
     console.result(
-        f"One job, one virtual machine, gone: the job ended with {summary.job_result} after {took} in all.\n"
+        f"One job, one virtual machine, gone after {took}.\n"
+        f"The job {verdict}.\n"
         "Nothing is left: no machine, no disk, no registration."
     )

@@ -6,7 +6,7 @@ import click
 
 from ghrunner_vm import app, config
 from ghrunner_vm.console import Console
-from ghrunner_vm.errors import InfrastructureError, UsageError
+from ghrunner_vm.errors import InfrastructureError, PermanentError, UsageError
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.lifecycle.gc import Collected
 
@@ -36,8 +36,8 @@ def gc(as_json: bool, **flags: object) -> None:
     console = Console(settings.log_format)
     try:
         client = app.github_client(settings, console.warn)
-    except UsageError as error:
-        console.say(f"registrations are left alone: {error.brief}")
+    except (UsageError, PermanentError) as error:
+        console.warn(f"registrations are left alone: {error.brief}")
         _finish(console, list(app.collect_garbage(settings, None)), as_json)
         return
     with client:

@@ -1,6 +1,7 @@
 """`ghvm run`: one job in one virtual machine."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from ghrunner_vm.lifecycle import session
 from ghrunner_vm.lifecycle.session import Ended
 from ghrunner_vm.units import format_seconds
 
+# Cursor movements and colours, which firmware likes (ECMA-48 control sequences).
+_CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_c])")
 _PATH = click.Path(path_type=Path)
 
 
@@ -96,7 +99,16 @@ def _render(console: Console, ended: Ended) -> None:
 
 
 def _failure(ended: Ended, words: str) -> GhvmError:
-    console = f"The last of the guest's console:\n{ended.console}" if ended.console else None
-    error = GhvmError(words, details=console)
+    if ended.refusal is not None:
+        details = "\n".join(filter(None, (ended.refusal.brief, ended.refusal.details)))
+        error = GhvmError(words, details=details, resolution=ended.refusal.resolution)
+    else:
+        error = GhvmError(words, details=_console_of(ended))
     error.exit_code = ended.outcome.exit_code
     return error
+
+
+def _console_of(ended: Ended) -> str | None:
+    """The guest's last words, marked line by line as not ours."""
+    lines = [line for line in _CONTROL.sub("", ended.console).splitlines() if line.strip()]
+    return "\n".join(["The last of the guest's console:", *(f"  │ {line}" for line in lines)]) if lines else None

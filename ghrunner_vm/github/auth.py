@@ -20,6 +20,7 @@ _REFRESH_SECONDS = 5 * 60
 _DRIFT_SECONDS = 30
 _JWT_PAST, _JWT_AHEAD = 60, 8 * 60
 """GitHub allows ten minutes ahead of its own clock; a minute in the past forgives a fast clock here."""
+_FAREWELL_SECONDS = 1.0
 
 
 class Auth(Protocol):
@@ -93,8 +94,13 @@ class AppAuth:
 
     def revoke(self, transport: Transport) -> None:
         """`DELETE /installation/token`, once and best effort: the token dies within the hour anyway."""
-        with self._lock:
+        # The lock is held while a token is being asked for; an exit does not wait for a GitHub that hangs.
+        if not self._lock.acquire(timeout=_FAREWELL_SECONDS):
+            return
+        try:
             issued, self._issued = self._issued, None
+        finally:
+            self._lock.release()
         if issued is None:
             return
         try:

@@ -134,7 +134,7 @@ class Transport:
     def _once(self, request: requests.Request, deadline: float) -> Answer:
         try:
             answer = self._exchange(request, deadline)
-        except requests.RequestException as error:
+        except (requests.RequestException, OSError) as error:  # OSError: the file of certificates is missing
             raise Unreachable(
                 f"{request.method} {request.url}: no answer from GitHub",
                 details=f"{type(error).__name__}: {str(error)[:500]}",

@@ -6,14 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 LINE_LIMIT = 64 * 1024
 """Bytes of the longest line a guest may send, its end included."""
 
 _ENTROPY_BYTES = 64
-Text = Annotated[str, StringConstraints(max_length=LINE_LIMIT)]
-Short = Annotated[str, StringConstraints(max_length=1024)]
+
+
+def _one_line(text: str) -> str:
+    # What a guest says must not look like several lines of ours.
+    return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+Text = Annotated[str, StringConstraints(max_length=LINE_LIMIT), AfterValidator(_one_line)]
+Short = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_one_line)]
 
 
 class _Message(BaseModel):

@@ -1,9 +1,13 @@
 """What an image server offers: the images of a directory, frozen under a commit that is made from their content."""
 
+import errno
 import hashlib
+import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.images.compress import Changed, CompressedCache, Content
@@ -124,7 +128,7 @@ class Catalog:
 
     def _signed(self, name: str, image: _Image) -> _Image:
         path = self._file(name, _SIGNATURE)
-        if path.is_file():
+        if path.exists():
             text = self._text(path, MAX_SIGNATURE_BYTES)
             image.texts[path.name] = text
             image.hashes[path.name] = hashlib.sha256(text).hexdigest()
@@ -132,7 +136,7 @@ class Catalog:
 
     def _content(self, file: str) -> Content:
         path = self._directory / file
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             raise _Unusable(file, "not a regular file")
         self._require_quiet(path)
         if file.endswith(_DISK) and _start(path) != _QCOW2_MAGIC:
@@ -141,7 +145,7 @@ class Catalog:
 
     def _text(self, path: Path, limit: int) -> bytes:
         self._require_quiet(path)
-        with path.open("rb") as file:
+        with _opened(path) as file:
             return file.read(limit + 1)
 
     def _require_quiet(self, path: Path) -> None:
@@ -174,5 +178,19 @@ def _hash_text(content: Content) -> bytes:
 
 
 def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         return file.read(len(_QCOW2_MAGIC))
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A regular file, never what a link leads to: whoever may write here must not make us publish other files."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _Unusable(path.name, "a symbolic link") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _Unusable(path.name, "not a regular file")
+    return os.fdopen(descriptor, "rb")

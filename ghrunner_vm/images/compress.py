@@ -57,7 +57,7 @@ class CompressedCache:
 
     def prepare(self, path: Path) -> Content:
         """The content of a file, compressed if it is not yet. Raises Changed, OSError and what `check` raises."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             stamp = Stamp.of(descriptor)
             known = self._memo.get(str(path))

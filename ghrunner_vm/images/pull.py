@@ -1,7 +1,7 @@
 """Bring an image from a server into the cache: download, decompress, hash and write in one pass."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +36,12 @@ def pull(
     commit: str | None = None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    accept: Callable[[Manifest], None] = lambda _manifest: None,
 ) -> PulledImage:
     """Make sure that the cache has this image; the server's latest commit unless one is given.
 
-    A process that pulls the same image is waited for. `cancelled` is asked between chunks. Raises PullCancelled,
+    A process that pulls the same image is waited for. `cancelled` is asked between chunks. `accept` may
+    raise on seeing the manifest, before anything large is fetched. Raises PullCancelled,
     ImageMissing, ImageCorrupt, ImageServerUnreachable, and InfrastructureError for a full disk. Whenever it ends,
     even by SIGKILL, only the staging directory is left, which the next pull uses or clears.
     """
@@ -56,9 +58,21 @@ def pull(
         if store.has(commit, name):
             return present
         transfer = _Transfer(store, server, commit, staging, progress or (lambda _done, _total: None), check)
-        manifest, record = transfer.run(server.manifest(commit, name))
+        announced = server.manifest(commit, name)
+        accept(announced)
+        manifest, record = transfer.run(announced)
         store.publish(staging, manifest, record, commit)
     return PulledImage(commit, name, fetched=True, bytes=manifest.total_size or 0)
+
+
+@contextlib.contextmanager
+def _gone_unless_whole(path: Path) -> Iterator[None]:
+    """Half an artifact is worth nothing, and may be as large as the disk: delete it whatever went wrong."""
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 @dataclass
@@ -108,7 +122,7 @@ class _Transfer:
         download = self.server.download(self.commit, name, self.check)
         while True:
             try:
-                with contextlib.closing(download.chunks()) as chunks:
+                with contextlib.closing(download.chunks()) as chunks, _gone_unless_whole(path):
                     found = unpack(chunks, path, expected, written=self._tell, new_hash=self.store.new_hash)
                 break
             except StartAgain:

@@ -30,5 +30,5 @@ def disk_full(directory: Path, needed: int | None, free: int) -> InfrastructureE
         "The disk is too full for this image",
         details=f"{directory}: {wanted} more is needed and {format_size(RESERVE)} stays reserved; "
         f"{format_size(free)} is free",
-        resolution="Free some space, for example with `ghvm images prune`, or choose another --images-cache-dir.",
+        resolution="Free some space, or choose another --images-cache-dir.",
     )

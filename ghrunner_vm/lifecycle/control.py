@@ -45,12 +45,17 @@ async def control_socket(path: Path, handle: Handler) -> AsyncIterator[None]:
     """Answer on `path` until the end of the block; the socket is then gone."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if _peer(writer) in (0, os.geteuid()):
-                await _converse(reader, writer, handle)
-        finally:
-            writer.close()
+    talks: set[asyncio.Task[None]] = set()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if _peer(writer) in (0, os.geteuid()):
+            await _converse(reader, writer, handle)
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(talk(reader, writer))
+        talks.add(task)
+        task.add_done_callback(talks.discard)
+        task.add_done_callback(lambda _: writer.close())  # also when it is cancelled before its first step
 
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(serve, path, limit=_LINE)
@@ -60,6 +65,9 @@ async def control_socket(path: Path, handle: Handler) -> AsyncIterator[None]:
     finally:
         server.close()
         path.unlink(missing_ok=True)
+        for task in talks:
+            task.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
 
 
 async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler) -> None:

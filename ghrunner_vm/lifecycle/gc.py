@@ -59,7 +59,7 @@ def _directory(
         return Collected(path.name, "kept", "it belongs to another user")
     if path.name.startswith(runs.NEWBORN):
         return _newborn(path, clock)
-    return _run(path, sockets, github)
+    return _run(path, sockets, github, clock)
 
 
 def _newborn(path: Path, clock: Clock) -> Collected | None:
@@ -73,7 +73,7 @@ def _newborn(path: Path, clock: Clock) -> Collected | None:
     return Collected(path.name, "removed")
 
 
-def _run(path: Path, sockets: Path, github: Callable[[RunnerRecord], GitHub | None]) -> Collected | None:
+def _run(path: Path, sockets: Path, github: Callable[[RunnerRecord], GitHub | None], clock: Clock) -> Collected | None:
     record = runs.read(path)
     if record is not None:
         _end_orphan(record)
@@ -81,7 +81,7 @@ def _run(path: Path, sockets: Path, github: Callable[[RunnerRecord], GitHub | No
         if lock is None:
             return None
         record = runs.read(path)  # the run may have written its last word while we waited
-        why = "" if record is None else _release(record, github)
+        why = "" if record is None else _release(record, github, clock.wall())
         (sockets / f"{path.name}.sock").unlink(missing_ok=True)
         runs.remove(path, keep_record=bool(why))
     return Collected(path.name, "pending" if why else "removed", why)
@@ -118,7 +118,7 @@ def _is_vmm(pid: int) -> bool:
         return False
 
 
-def _release(record: RunRecord, github: Callable[[RunnerRecord], GitHub | None]) -> str:
+def _release(record: RunRecord, github: Callable[[RunnerRecord], GitHub | None], now: float) -> str:
     """Why the registration is still there; empty if it is not."""
     if record.runner is None or record.runner.state == "released":
         return ""
@@ -128,6 +128,11 @@ def _release(record: RunRecord, github: Callable[[RunnerRecord], GitHub | None])
             return (
                 f"its registration is in {record.runner.scope} at {record.runner.api_url}, which is not configured here"
             )
-        return "" if release_recorded(client, record.runner) else "GitHub believes that its job still runs"
+        released = release_recorded(client, record.runner, now)
     except GhvmError as error:
         return f"its registration could not be deleted: {error.brief}"
+    if released:
+        return ""
+    return (
+        "its registration may still appear" if record.runner.id is None else "GitHub believes that its job still runs"
+    )

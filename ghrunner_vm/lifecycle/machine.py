@@ -202,8 +202,10 @@ def _handle(turn: _Turn, event: Event) -> None:  # noqa: C901 one case an event
             _github_says_busy(turn)
         case ev.GitHubSaysIdle():
             _github_says_idle(turn)
-        case ev.GitHubSaysGone() | ev.Deregistered():
-            _registration_is_gone(turn)
+        case ev.GitHubSaysGone():
+            _github_says_gone(turn)
+        case ev.Deregistered():
+            _deregistered(turn)
         case ev.DeregisterRefused():
             _deregister_refused(turn)
         case ev.DeregisterFailed():
@@ -277,7 +279,7 @@ def _guest_job_finished(turn: _Turn) -> None:
 def _listener_exited(turn: _Turn, event: ev.ListenerExited) -> None:
     if not _may_have_job(turn) or turn.state.listener_exit is not None:
         return
-    had_job = turn.state.guest_job is not GuestJob.NONE or event.code >= _JOB_RESULT
+    had_job = turn.state.guest_job is not GuestJob.NONE or event.code in _JOB_RESULTS
     turn.set(listener_exit=event.code, guest_job=GuestJob.OVER if had_job else GuestJob.NONE)
     turn.disarm(Timer.START, Timer.IDLE)
     if turn.in_phase(Phase.READY):
@@ -293,29 +295,35 @@ def _github_says_busy(turn: _Turn) -> None:
 
 def _github_says_idle(turn: _Turn) -> None:
     turn.set(github_busy=False)
-    if turn.in_phase(Phase.BUSY):
-        _no_longer_busy(turn)
-    if turn.in_phase(Phase.IDLE) and turn.state.registration is Registration.RELEASED:
-        _suspect_ghost(turn)  # an answer from before the registration went
+    if turn.state.registration is Registration.HELD:
+        turn.disarm(Timer.VANISHED)
+    _no_longer_busy(turn)
+    if turn.state.registration is Registration.RELEASED:
+        _suspect_ghost(turn)
 
 
-def _registration_is_gone(turn: _Turn) -> None:
-    turn.set(github_busy=False, registration=Registration.RELEASED)
+def _github_says_gone(turn: _Turn) -> None:
+    """The word of one poll: it may be early or stale, so the registration counts as held until it is deleted."""
+    turn.set(github_busy=False)
+    _no_longer_busy(turn)
+    _suspect_ghost(turn)
+
+
+def _deregistered(turn: _Turn) -> None:
+    turn.set(registration=Registration.RELEASED, github_busy=False)
     if turn.in_phase(Phase.DRAINING):
         turn.power_off(turn.state.retire_as or Outcome.DRAINED)
-    elif turn.in_phase(Phase.BUSY):
-        _no_longer_busy(turn)
-    elif turn.in_phase(Phase.READY):
-        turn.disarm(Timer.START)
-        turn.become_idle()
-    if turn.in_phase(Phase.IDLE):
-        _suspect_ghost(turn)
+        return
+    _no_longer_busy(turn)
+    _suspect_ghost(turn)
 
 
 def _no_longer_busy(turn: _Turn) -> None:
     """GitHub has stopped saying busy. A job that the guest told of ends only by the guest's word or its timer."""
+    if not turn.in_phase(Phase.BUSY):
+        return
     if turn.state.guest_job is GuestJob.NONE:
-        if turn.state.registration is Registration.HELD:
+        if turn.state.drain is None:  # else a GitHub that says now this, now that could put off the end for ever
             turn.disarm(Timer.JOB)
         turn.become_idle()
     elif turn.state.guest_job is GuestJob.OVER and turn.state.drain and Timer.AFTER_JOB not in turn.state.armed:
@@ -325,8 +333,8 @@ def _no_longer_busy(turn: _Turn) -> None:
 def _suspect_ghost(turn: _Turn) -> None:
     # The service has consumed the registration but the listener may wait for ever.
     waiting = turn.state.guest_job is GuestJob.NONE and turn.state.listener_exit is None
-    if waiting and turn.policy.shutdown_after_job and Timer.VANISHED not in turn.state.armed:
-        turn.disarm(Timer.IDLE)
+    unarmed = Timer.VANISHED not in turn.state.armed
+    if turn.in_phase(Phase.IDLE) and waiting and unarmed and turn.policy.shutdown_after_job:
         turn.arm(Timer.VANISHED, turn.policy.vanished)
 
 
@@ -374,7 +382,9 @@ def _interrupt(turn: _Turn) -> None:
 
 
 def _vm_ended(turn: _Turn, event: ev.VmEnded) -> None:
-    turn.finish(_natural(turn.state, event.end))
+    left_quietly = turn.in_phase(Phase.DRAINING) and not turn.state.busy and event.end.reason is EndReason.POWERED_OFF
+    asked = turn.state.retire_as if left_quietly and turn.state.guest_job is GuestJob.NONE else None
+    turn.finish(asked or _natural(turn.state, event.end))
 
 
 def _fired(turn: _Turn, event: ev.Fired) -> None:
@@ -386,14 +396,11 @@ def _fired(turn: _Turn, event: ev.Fired) -> None:
             turn.kill(Outcome.BOOT_TIMEOUT)
         case Timer.MINT:
             turn.power_off(turn.state.retire_as or Outcome.MINT_FAILED)
-        case Timer.START:
-            turn.retire(Outcome.START_TIMEOUT)
-        case Timer.IDLE:
-            turn.retire(Outcome.IDLE_TIMEOUT)
         case Timer.JOB:
-            turn.power_off(Outcome.JOB_TIMEOUT)
-        case Timer.VANISHED:
-            turn.power_off(Outcome.VANISHED)
+            over = turn.state.guest_job is GuestJob.OVER and not turn.state.busy
+            turn.power_off(Outcome.JOB_DONE if over else Outcome.JOB_TIMEOUT)
+        case Timer.START | Timer.IDLE | Timer.VANISHED:
+            turn.retire(_RETIRED_BY[event.timer])
         case _:
             _fired_on_the_way_out(turn, event.timer)
 
@@ -416,9 +423,16 @@ def _fired_on_the_way_out(turn: _Turn, timer: Timer) -> None:
             turn.kill(None)
 
 
+_RETIRED_BY = {
+    Timer.START: Outcome.START_TIMEOUT,
+    Timer.IDLE: Outcome.IDLE_TIMEOUT,
+    Timer.VANISHED: Outcome.VANISHED,
+}
+
 # ---- what it was ----
 
-_JOB_RESULT = 100  # a listener that had a job exits with 100 + the job's result
+# A listener that had a job exits with 100 + the job's result (TaskResult in the runner's sources).
+_JOB_RESULTS = range(100, 106)
 _OUTDATED = 7
 
 

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import GhvmError, PermanentError
 from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.github.faults import LostResponse
 from ghrunner_vm.github.models import JitConfig, Removal, Sight
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.events import Event
@@ -13,6 +15,7 @@ from ghrunner_vm.runs import RunDirectory, RunnerRecord
 from ghrunner_vm.threads import in_daemon_thread
 
 RELEASE_SECONDS = 30.0
+_APPEARS_WITHIN = 300.0
 
 
 class Registration:
@@ -25,13 +28,18 @@ class Registration:
         labels: Sequence[str],
         group_id: int,
         trouble: Callable[[GhvmError], None],
+        clock: Clock = SYSTEM,
     ) -> None:
         self._github = github
         self._run = run
         self._labels = labels
         self._group_id = group_id
         self._trouble = trouble
+        self._clock = clock
+        self._asking: asyncio.Future[JitConfig] | None = None
         self.config: JitConfig | None = None
+        self.refusal: GhvmError | None = None
+        """Why GitHub did not register the runner."""
 
     @property
     def name(self) -> str:
@@ -40,14 +48,20 @@ class Registration:
 
     async def mint(self) -> Event:
         """Register the runner: once, under this name only. The record comes first."""
-        record = RunnerRecord.of(name=self.name, api_url=self._github.api_url, scope=str(self._github.scope))
-        self._run.update(runner=record)
+        self._run.update(
+            runner=RunnerRecord.of(
+                name=self.name, api_url=self._github.api_url, scope=str(self._github.scope), asked=self._clock.wall()
+            )
+        )
+        self._asking = asyncio.ensure_future(in_daemon_thread(self._generate, name="mint"))
         try:
-            self.config = await in_daemon_thread(self._generate, name="mint")
+            # A run that ends meanwhile still has to hear the answer: see release.
+            self._learn(await asyncio.shield(self._asking))
         except GhvmError as error:
-            self._trouble(error)
+            self.refusal = error
+            if not isinstance(error, LostResponse):
+                self.forget()  # GitHub made nothing
             return ev.MintFailed(isinstance(error, PermanentError), error.brief)
-        self._run.update(runner=record.model_copy(update={"id": self.config.runner_id, "state": "registered"}))
         return ev.Minted()
 
     async def sight(self) -> Sight:
@@ -75,16 +89,26 @@ class Registration:
 
     async def release(self) -> None:
         """At the end of a run: delete what may be left. What cannot be deleted now stays recorded for gc."""
+        if self._asking is not None and self.config is None:
+            with contextlib.suppress(GhvmError):
+                self._learn(await self._asking)
         record = self._run.record.runner
         if record is None or record.state == "released":
             return
+        now = self._clock.wall()
         try:
-            released = await in_daemon_thread(lambda: release_recorded(self._github, record), name="release")
+            released = await in_daemon_thread(lambda: release_recorded(self._github, record, now), name="release")
         except GhvmError as error:
             self._trouble(error)
             return
         if released:
             self.forget()
+
+    def _learn(self, config: JitConfig) -> None:
+        self.config = config
+        if self._run.record.runner is not None:
+            changes = {"id": config.runner_id, "state": "registered"}
+            self._run.update(runner=self._run.record.runner.model_copy(update=changes))
 
     def _generate(self) -> JitConfig:
         return self._github.generate_jitconfig(self.name, group_id=self._group_id, labels=self._labels)
@@ -95,16 +119,17 @@ class Registration:
         return self.config
 
 
-def release_recorded(github: GitHub, record: RunnerRecord) -> bool:
+def release_recorded(github: GitHub, record: RunnerRecord, now: float) -> bool:
     """Delete a recorded registration: by its id, or by its exact name if the id was never learnt.
 
-    False if GitHub keeps it because it believes that a job runs (it does for minutes after a busy VM died).
+    False if GitHub keeps it because it believes that a job runs (it does for minutes after a busy VM died), or if
+    the answer to the registration was lost so lately that the runner may still appear. `now` is seconds since 1970.
     """
     runner_id = record.id
     if runner_id is None:
         runner = github.runner_named(record.name)
         if runner is None:
-            return True
+            return now - record.asked > _APPEARS_WITHIN
         runner_id = runner.id
     return github.remove(runner_id, record.name) is not Removal.BUSY
 

@@ -11,11 +11,13 @@ from typing import Protocol, TypeVar
 from ghrunner_vm import process, runs
 from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import GhvmError, PermanentError
+from ghrunner_vm.files import shared_lock
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.models import Sight
 from ghrunner_vm.guest import messages as said
 from ghrunner_vm.guest.channel import GuestChannel
 from ghrunner_vm.guest.messages import POWER_OFF, GuestMessage, Start
+from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.control import Request, Stop, control_socket
@@ -47,8 +49,8 @@ class Tell(Protocol):
 class Images(Protocol):
     """Where images come from."""
 
-    def fetch(self, name: str, cancelled: Callable[[], bool]) -> str:
-        """The commit of the image to use, which is then in the cache. Blocks."""
+    def fetch(self, name: str, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]) -> str:
+        """The commit of the image to use, which is then in the cache; `accept` may refuse it first. Blocks."""
         ...
 
     def lease(self, commit: str, name: str) -> contextlib.AbstractContextManager[LeasedImage]:
@@ -100,6 +102,8 @@ class Ended:
     seconds: float
     job_result: str | None
     console: str
+    refusal: GhvmError | None
+    """Why GitHub refused to register the runner."""
 
 
 async def run(plan: Plan, means: Means, tell: Tell) -> Ended:
@@ -177,22 +181,29 @@ class _Session:
         accelerator = await in_daemon_thread(lambda: means.accelerator(identity), name="probe")
         await in_daemon_thread(lambda: means.github.runner_named(self._id), name="github")
         image = await self._image(run)
-        disk = self._stack.enter_context(overlay(run.path, image.disk_fd, plan.spec.root_disk))
-        machine = await self._launch(run, identity, self._describe(run, image, disk, accelerator))
+        disk = await self._enter(overlay(run.path, image.disk_fd, plan.spec.root_disk))
+        machine = await self._launch(run, identity, self._describe(run, image, disk, accelerator, identity))
         await self._supervise(run, machine)
 
     async def _image(self, run: RunDirectory) -> LeasedImage:
         name, images = self._plan.spec.image, self._means.images
-        commit = await in_daemon_thread(lambda: images.fetch(name, lambda: self._cancelled), name="pull")
+
+        def fetch() -> str:
+            return images.fetch(name, lambda: self._cancelled, self._accept)
+
+        commit = await in_daemon_thread(fetch, name="pull")
         image = await self._enter(images.lease(commit, name))
         run.update(commit=commit)
-        _check_image(image, self._plan.spec)
+        self._accept(image.manifest)
         await in_daemon_thread(images.tidy, name="tidy")
         self._tell("image", f"image {name} {commit[:12]} verified", image=name, commit=commit)
         return image
 
+    def _accept(self, manifest: Manifest) -> None:
+        _check_image(manifest, self._plan.spec)
+
     async def _enter(self, resource: contextlib.AbstractContextManager[T]) -> T:
-        # Verifying an image may take a while, so the block is entered beside the loop; leaving it is quick.
+        # Verifying an image or making a disk may take a while, so it happens beside the loop; leaving is quick.
         value = await in_daemon_thread(resource.__enter__, name="lease")
         self._stack.push(resource)
         return value
@@ -205,8 +216,11 @@ class _Session:
         self._tell("launched", words, accelerator=description.accelerator, pid=machine.pid)
         return machine
 
-    def _describe(self, run: RunDirectory, image: LeasedImage, disk: int, accelerator: Accelerator) -> VmDescription:
+    def _describe(
+        self, run: RunDirectory, image: LeasedImage, disk: int, accelerator: Accelerator, identity: Identity
+    ) -> VmDescription:
         spec = self._plan.spec
+        locks = (run.lock, image.lease_fd, *(() if identity.lock is None else (identity.lock,)))
         return VmDescription(
             name=run.record.id,
             arch=spec.arch,
@@ -217,13 +231,13 @@ class _Session:
             overlay=disk,
             boot=_boot(image),
             network=UserNetwork(self._plan.ssh_port),
-            held=(run.lock, image.lease_fd),
+            held=tuple(self._stack.enter_context(shared_lock(lock)) for lock in locks),
         )
 
     async def _supervise(self, run: RunDirectory, machine: VirtualMachine) -> None:
         fail, post = self.driver.fail, self.driver.post
         registration = self._registration = Registration(
-            self._means.github, run, self._plan.spec.all_labels, self._plan.group_id, self._trouble
+            self._means.github, run, self._plan.spec.all_labels, self._plan.group_id, self._trouble, self._means.clock
         )
         await self._stack.enter_async_context(released_at_end(registration, self._abandoned))
         # The console outlives the supervision: what the guest prints last is what explains its end.
@@ -262,10 +276,10 @@ class _Session:
         if self._run is None:
             return
         self._run.log(type(event).__name__, phase=after.phase.value, detail=_detail(event))
-        if isinstance(event, ev.GitHubSaysGone) and self._registration is not None:
-            self._registration.forget()
+        if after.abandoned:
+            self._abandoned.set()
         if after.phase is not before.phase or after.outcome is not before.outcome:
-            self._run.update(phase=after.phase.value, outcome=after.outcome.label if after.outcome else None)
+            self._record_phase(self._run, after)
         if after.phase is not before.phase and after.phase in _WORDS:
             self._tell(after.phase.value, _WORDS[after.phase].format(id=self._id, why=_why(event, after)))
         if after.drain is not None and before.drain is None and after.busy:
@@ -273,21 +287,28 @@ class _Session:
         if isinstance(event, ev.GuestJobFinished) and before.guest_job is not after.guest_job:
             self._tell("job-finished", f"job finished: {self._job_result or 'no result'}", result=self._job_result)
 
+    def _record_phase(self, run: RunDirectory, state: State) -> None:
+        try:
+            run.update(phase=state.phase.value, outcome=state.outcome.label if state.outcome else None)
+        except OSError as error:  # what the record says of the phase is not worth a job
+            self._tell("trouble", f"the run's record could not be written: {error.strerror}")
+
     def _trouble(self, error: GhvmError) -> None:
-        self._tell("trouble", error.brief, details=error.details)
+        self._tell("trouble", error.brief, details=error.details, resolution=error.resolution)
         if self._run is not None:
             self._run.log("trouble", detail=error.brief)
 
     def _collect(self) -> None:
         try:
             self._means.collect()
-        except GhvmError as error:
-            self._tell("trouble", f"gc: {error.brief}", details=error.details)
+        except Exception as error:  # noqa: BLE001 other runs' remains are no reason to end this one
+            self._tell("trouble", f"gc: {error}")
 
     def ended(self, outcome: Outcome, seconds: float) -> Ended:
         console = b"" if self._run is None else tail(self._run.path / runs.CONSOLE, _CONSOLE_TAIL)
         text = console.decode(errors="replace").replace("\r", "").strip()
-        return Ended(self._id, outcome, seconds, self._job_result, text)
+        refusal = None if self._registration is None else self._registration.refusal
+        return Ended(self._id, outcome, seconds, self._job_result, text, refusal)
 
     def _record(self) -> RunRecord:
         now = self._means.clock.wall()
@@ -400,16 +421,15 @@ def _boot(image: LeasedImage) -> DirectBoot | None:
     return DirectBoot(image.files[boot.kernel], initrd, boot.cmdline or "")
 
 
-def _check_image(image: LeasedImage, spec: Spec) -> None:
-    manifest = image.manifest
+def _check_image(manifest: Manifest, spec: Spec) -> None:
     if manifest.arch is not None and manifest.arch != spec.arch:
         raise PermanentError(
-            f"The image {image.name} is made for {manifest.arch}, the spec says {spec.arch}",
+            f"The image {manifest.name} is made for {manifest.arch}, the spec says {spec.arch}",
             resolution='Change "arch" or "image" in the spec.',
         )
     if manifest.agent is None:
         raise PermanentError(
-            f"The image {image.name} has no ghvm agent",
-            details="Its server publishes no manifest for it that says `agent: 1`.",
-            resolution="Use an image with an agent. Images without one cannot be run yet.",
+            f"The image {manifest.name} has no ghvm agent",
+            details="The image server publishes no manifest for it that says `agent: 1`.",
+            resolution="Name a server of images with an agent with --images-server. Others cannot be run yet.",
         )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
 from ghrunner_vm.errors import GhvmError
@@ -41,6 +42,8 @@ def signals(drain: Callable[[], None], interrupt: Callable[[], None]) -> Iterato
     """SIGTERM and SIGHUP drain, SIGINT interrupts; the loop calls back, so nothing runs inside a signal handler."""
     loop = asyncio.get_running_loop()
     handlers = {signal.SIGTERM: drain, signal.SIGHUP: drain, signal.SIGINT: interrupt}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        del handlers[signal.SIGHUP]  # started by nohup(1), which wants a closed terminal to be ignored
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:
@@ -71,10 +74,16 @@ def from_guest(message: GuestMessage) -> Event | None:
 
 async def read_console(machine: VirtualMachine, keep: Callable[[bytes], None]) -> None:
     """Take what the guest prints for as long as it prints: an unread console would stall the guest."""
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(OSError):
-        while data := await loop.sock_recv(machine.console, _READ):
+    while data := await _receive(machine.console):
+        with contextlib.suppress(OSError):  # a full disk: what the guest prints is lost, its job is not
             keep(data)
+
+
+async def _receive(stream: socket.socket) -> bytes:
+    try:
+        return await asyncio.get_running_loop().sock_recv(stream, _READ)
+    except OSError:
+        return b""
 
 
 async def await_end(machine: VirtualMachine, post: Post) -> None:
@@ -99,8 +108,13 @@ async def watch_github(
             sight = await look()
         except GhvmError as error:
             trouble(error)
-            continue
-        if sight.presence is Presence.GONE:
-            post(ev.GitHubSaysGone())
-            return
-        post(ev.GitHubSaysBusy() if sight.busy else ev.GitHubSaysIdle())
+        except Exception as error:  # noqa: BLE001 a witness that fails is no reason to end a job
+            trouble(GhvmError(f"GitHub could not be asked: {error!r}"))
+        else:
+            post(_told_by_github(sight))
+
+
+def _told_by_github(sight: Sight) -> Event:
+    if sight.presence is Presence.GONE:
+        return ev.GitHubSaysGone()
+    return ev.GitHubSaysBusy() if sight.busy else ev.GitHubSaysIdle()

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from ghrunner_vm import process
 from ghrunner_vm.clock import SYSTEM
-from ghrunner_vm.errors import InfrastructureError
+from ghrunner_vm.errors import GhvmError, InfrastructureError
 from ghrunner_vm.images.server import ImageService, serve
 from ghrunner_vm.simulator.client import SimulatorClient
 from ghrunner_vm.simulator.server import Simulator
@@ -65,6 +65,7 @@ def perform(job: str, cache: Path, tell: Tell, log: Callable[[str], None]) -> Su
     def moment(step: str, words: str) -> None:
         tell(Moment(step, words, SYSTEM.monotonic() - began))
 
+    moment("building", "the tiny image, if it is not there yet")
     bundle = image.build(cache)
     moment("built", "tiny image made of the distribution's kernel and busybox")
     with contextlib.ExitStack() as stack:
@@ -77,7 +78,7 @@ def perform(job: str, cache: Path, tell: Tell, log: Callable[[str], None]) -> Su
         client = stack.enter_context(SimulatorClient(sim.url))
         queued = client.enqueue([LABEL], job, "demo")
         moment("queued", f"job {queued.id} waits for a runner with the label {LABEL}")
-        code = _run(_arguments(work, sim, images), moment, lambda: _follow(client, queued.id, log))
+        code = _run(_arguments(work, sim, images), work, moment, lambda: _follow(client, queued.id, log))
         result = client.job(queued.id).conclusion
         left = (*_left_behind(work / "state"), *(f"runner {runner.name}" for runner in sim.state.runners()))
     return Summary(code, result, SYSTEM.monotonic() - began, left)
@@ -91,17 +92,22 @@ def _arguments(work: Path, sim: Simulator, images: ImageService) -> list[str]:
     return [
         *(sys.executable, "-m", "ghrunner_vm", "run", str(spec), "--log-format", "json"),
         *("--github-api-url", sim.url, "--github-org", "demo-org"),
-        *("--github-client-id", sim.client_id, "--github-private-key", str(key)),
+        *("--runner-group-id", "1", "--github-client-id", sim.client_id, "--github-private-key", str(key)),
         *("--images-server", images.url, "--images-cache-dir", str(work / "images")),
         *("--state-dir", str(work / "state"), "--poll-seconds", "5"),
         *("--allow-emulation", "--allow-host-loopback"),
     ]
 
 
-def _run(argv: list[str], moment: Callable[[str, str], None], follow: Callable[[], None]) -> int:
+def _run(argv: list[str], work: Path, moment: Callable[[str, str], None], follow: Callable[[], None]) -> int:
     """The exit code of the run. Ctrl-C and SIGTERM are passed on to it, and it has the time it needs to end."""
     moment("command", "$ ghvm " + shlex.join(argv[3:]))
-    with _pipe() as (reading, writing), process.start(argv, stderr=writing, stdout=_nowhere()) as child:
+    # The person's own configuration is for their own runs.
+    env = {"XDG_CONFIG_HOME": str(work), "XDG_CONFIG_DIRS": str(work)}
+    with contextlib.ExitStack() as stack:
+        reading, writing = stack.enter_context(_pipe())
+        nowhere = stack.enter_context(open(os.devnull, "wb"))  # noqa: PTH123 a device
+        child = stack.enter_context(process.start(argv, stderr=writing, stdout=nowhere.fileno(), env=env))
         os.close(writing)
         narration = threading.Thread(target=_narrate, args=(reading, moment), daemon=True)
         log = threading.Thread(target=follow, daemon=True)
@@ -127,9 +133,10 @@ def _narrate(reading: TextIO, moment: Callable[[str, str], None]) -> None:
 
 
 def _follow(client: SimulatorClient, job: int, log: Callable[[str], None]) -> None:
-    for record in client.follow(job):
-        for line in record.log:
-            log(line)
+    with contextlib.suppress(GhvmError):  # the run may end before its job, and the simulator with it
+        for record in client.follow(job):
+            for line in record.log:
+                log(line)
 
 
 @contextlib.contextmanager
@@ -150,10 +157,6 @@ def _pipe() -> Iterator[tuple[TextIO, int]]:
     reading, writing = os.pipe()
     with os.fdopen(reading, encoding="utf-8", errors="replace") as stream:
         yield stream, writing
-
-
-def _nowhere() -> int:
-    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def _left_behind(state: Path) -> Iterator[str]:

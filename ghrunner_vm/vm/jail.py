@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ghrunner_vm.errors import InfrastructureError
-from ghrunner_vm.files import Locked, lock
+from ghrunner_vm.files import Locked, downgrade, lock
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Identity:
 
     uid: int | None
     lock: int | None = None
-    """The descriptor that holds the lease: the VMM inherits it, so that the id is free only when the VMM is gone."""
+    """The descriptor that holds the lease; the VMM takes a share in it, so that the id is free only after both."""
 
 
 @contextlib.contextmanager
@@ -33,6 +33,7 @@ def lease_identity(directory: Path, base: int, count: int) -> Iterator[Identity]
         with contextlib.ExitStack() as stack:
             try:
                 held = stack.enter_context(lock(directory / str(uid), wait=False))
+                downgrade(held)
             except Locked:
                 continue
             yield Identity(uid, held)

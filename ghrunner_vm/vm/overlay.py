@@ -49,7 +49,7 @@ def overlay(directory: Path, base: int, size: int) -> Iterator[int]:
     if size < smallest:
         raise UsageError(
             f"root-disk is {format_size(size)}, smaller than the image's disk of {format_size(smallest)}",
-            resolution=f"Set root-disk in the spec to {-(-smallest >> 30)}G or more.",
+            resolution=f"Set root-disk in the spec to {-(-smallest >> 20)}M or more.",
         )
     path = directory / "overlay.qcow2"
     process.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(size)], timeout=60)

@@ -17,7 +17,6 @@ from tests.virtual_time import Deadlock, VirtualLoop, run_virtual
 
 DRAIN = Drain(DrainReason.SIGNAL)
 OFF = ev.VmEnded(VmEnd(EndReason.POWERED_OFF))
-KILLED = ev.VmEnded(VmEnd(EndReason.KILLED))
 POLICY = Policy(boot=300, job=3600, idle=900, drain=600, grace=60, retries=(2, 5, 10, 30))
 TO_IDLE: tuple[tuple[float, Event], ...] = ((1, ev.AgentReady()), (3, ev.ListenerStarted()))
 STARTED, FINISHED, EXITED = ev.GuestJobStarted(), ev.GuestJobFinished(), ev.ListenerExited(100)
@@ -61,7 +60,7 @@ class WrittenHands:
 
     def kill(self) -> None:
         self._note("kill")
-        self._driver.post(KILLED)
+        self._driver.post(ev.VmEnded(VmEnd(EndReason.KILLED)))
 
     def _note(self, call: str) -> None:
         self.calls.append((now(), call))
@@ -87,8 +86,7 @@ Change = Callable[[WrittenHands], object]
 async def play(script: Script, policy: Policy, change: Change, options: dict[str, object]) -> Played:
     phases: list[tuple[float, Phase]] = []
 
-    def observe(before: State, event: Event, after: State) -> None:
-        del event
+    def observe(before: State, _: Event, after: State) -> None:
         if before.phase is not after.phase:
             phases.append((now(), after.phase))
 

@@ -21,6 +21,7 @@ from ghrunner_vm.simulator.server import Simulator
 from tests.unit.github_on_loopback import SCOPE, github_on_loopback
 
 ID = "demo-0001"
+LONG_AGO = 1.0
 DEAD = ProcessRecord.of(pid=2, started=(1 << 62))
 
 
@@ -225,7 +226,7 @@ def registered(reached: Reached, *, known: bool = True) -> RunnerRecord:
     simulator, client = reached
     made = client.generate_jitconfig(ID, group_id=1, labels=["demo"])
     fields = {"id": made.runner_id, "state": "registered"} if known else {}
-    return RunnerRecord.of(name=ID, api_url=simulator.url, scope=SCOPE, **fields)
+    return RunnerRecord.of(name=ID, api_url=simulator.url, scope=SCOPE, asked=LONG_AGO, **fields)
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["by id", "by name, since the answer was lost"])
@@ -236,8 +237,14 @@ def test_a_registration_is_removed_with_its_run(host: Host, reached: Reached, kn
 
 
 def test_a_registration_that_was_never_made_is_no_error(host: Host, reached: Reached) -> None:
-    host.leave(runner=RunnerRecord.of(name=ID, api_url=reached[0].url, scope=SCOPE))
+    host.leave(runner=RunnerRecord.of(name=ID, api_url=reached[0].url, scope=SCOPE, asked=LONG_AGO))
     assert host.collect() == [Collected(ID, "removed")]
+
+
+def test_a_registration_that_was_asked_for_lately_may_still_appear(host: Host, reached: Reached) -> None:
+    host.leave(runner=RunnerRecord.of(name=ID, api_url=reached[0].url, scope=SCOPE, asked=1000.0))
+    assert host.collect(Clock(wall=lambda: 1300.0)) == [Collected(ID, "pending", "its registration may still appear")]
+    assert host.collect(Clock(wall=lambda: 1301.0)) == [Collected(ID, "removed")]
 
 
 def test_a_registration_that_github_keeps_stays_on_record_until_it_goes(host: Host, reached: Reached) -> None:
@@ -262,14 +269,14 @@ def test_github_out_of_reach_leaves_it_for_later(host: Host, reached: Reached) -
 
 
 def test_a_registration_elsewhere_is_named(host: Host) -> None:
-    host.leave(runner=RunnerRecord.of(name=ID, api_url="https://ghe.example", scope="org:other"))
+    host.leave(runner=RunnerRecord.of(name=ID, api_url="https://ghe.example", scope="org:other", asked=LONG_AGO))
     (pending,) = host.collect()
     assert pending.fate == "pending"
     assert "org:other at https://ghe.example" in pending.why
 
 
 def test_a_released_registration_needs_no_github(host: Host) -> None:
-    host.leave(runner=RunnerRecord.of(name=ID, api_url="", scope="", id=1, state="released"))
+    host.leave(runner=RunnerRecord.of(name=ID, api_url="", scope="", asked=LONG_AGO, id=1, state="released"))
     assert host.collect() == [Collected(ID, "removed")]
 
 
@@ -278,7 +285,7 @@ def test_a_client_that_cannot_be_made_keeps_the_record(host: Host, error: Except
     def fail(_: RunnerRecord) -> GitHub:
         raise error
 
-    host.leave(runner=RunnerRecord.of(name=ID, api_url="", scope="", id=1))
+    host.leave(runner=RunnerRecord.of(name=ID, api_url="", scope="", asked=LONG_AGO, id=1))
     (pending,) = collect(host.runs, host.sockets, fail)
     assert pending.fate == "pending"
     assert str(error) in pending.why

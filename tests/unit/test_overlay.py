@@ -51,7 +51,7 @@ def test_a_layer_smaller_than_the_image_is_refused(tmp_path: Path) -> None:
         overlay(tmp_path, base, 64 * MIB),
     ):
         pass
-    assert caught.value.resolution == "Set root-disk in the spec to 2G or more."
+    assert caught.value.resolution == "Set root-disk in the spec to 1100M or more."
     assert not (tmp_path / "overlay.qcow2").exists()
 
 

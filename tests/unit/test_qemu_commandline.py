@@ -71,7 +71,6 @@ GOLDEN = [
     *("-chardev", "socket,id=agent,fd=11"),
     *("-device", "virtserialport,chardev=agent,name=org.ghvm.agent.0"),
     *("-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"),
-    *("-device", "pvpanic-pci", "-action", "panic=exit-failure"),
     *("-rtc", "base=utc,clock=host"),
 ]
 

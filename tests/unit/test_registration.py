@@ -15,10 +15,11 @@ from ghrunner_vm.lifecycle.registration import Registration, released_at_end
 from ghrunner_vm.runs import ProcessRecord, RunDirectory, RunnerRecord, RunRecord
 from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.server import Simulator
-from tests.unit.github_on_loopback import SCOPE, github_on_loopback
+from tests.unit.github_on_loopback import CLOCK, SCOPE, github_on_loopback
 
 ID = "demo-0001"
 MINT = "*/generate-jitconfig"
+NOW = CLOCK.wall()
 
 
 class Scene:
@@ -28,9 +29,8 @@ class Scene:
         self.simulator = simulator
         self.run = run
         self.trouble: list[GhvmError] = []
-        self.registration = Registration(github, run, ["demo"], 1, self.trouble.append)
+        self.registration = Registration(github, run, ["demo"], 1, self.trouble.append, CLOCK)
 
-    @property
     def recorded(self) -> RunnerRecord | None:
         """What the file says, not what the process remembers."""
         record = runs.read(self.run.path)
@@ -61,13 +61,13 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 def test_from_birth_to_removal(scene: Scene) -> None:
     registration = scene.registration
-    assert scene.recorded is None
+    assert scene.recorded() is None
     assert asyncio.run(registration.mint()) == ev.Minted()
-    runner = RunnerRecord.of(name=ID, api_url=scene.simulator.url, scope=SCOPE, id=1, state="registered")
-    assert scene.recorded == runner
+    runner = RunnerRecord.of(name=ID, api_url=scene.simulator.url, scope=SCOPE, asked=NOW, id=1, state="registered")
+    assert scene.recorded() == runner
     assert asyncio.run(registration.sight()).presence is Presence.OFFLINE
     assert asyncio.run(registration.deregister()) == ev.Deregistered()
-    assert scene.recorded == runner.model_copy(update={"state": "released"})
+    assert scene.recorded() == runner.model_copy(update={"state": "released"})
     assert scene.names == []
     assert scene.run.settled
 
@@ -78,7 +78,8 @@ def test_a_lost_answer_is_on_record_and_found_by_its_name(scene: Scene) -> None:
     assert isinstance(failed, ev.MintFailed)
     assert not failed.permanent
     assert scene.names == [ID]
-    assert scene.recorded == RunnerRecord.of(name=ID, api_url=scene.simulator.url, scope=SCOPE, id=None, state="asked")
+    asked = RunnerRecord.of(name=ID, api_url=scene.simulator.url, scope=SCOPE, asked=NOW, id=None, state="asked")
+    assert scene.recorded() == asked
     asyncio.run(scene.registration.release())
     assert scene.names == []
     assert scene.run.settled
@@ -96,13 +97,35 @@ def test_the_record_comes_before_the_question(scene: Scene) -> None:
         scene.run.path.with_name("away").rename(scene.run.path)
 
 
-@pytest.mark.parametrize(("status", "permanent"), [(403, True), (404, True), (503, False)])
-def test_a_refusal_for_good_and_one_for_now(scene: Scene, status: int, permanent: bool) -> None:
-    scene.spoil(method="POST", path=MINT, status=status, body='{"message": "no"}')
+@pytest.mark.parametrize(
+    ("status", "permanent", "settled"), [(403, True, True), (404, True, True), (429, False, True), (503, False, False)]
+)
+def test_a_refusal_for_good_one_for_now_and_no_word_at_all(
+    scene: Scene, status: int, permanent: bool, settled: bool
+) -> None:
+    headers = {"retry-after": "60"} if status == 429 else {}
+    scene.spoil(method="POST", path=MINT, status=status, body='{"message": "no"}', headers=headers)
     failed = asyncio.run(scene.registration.mint())
     assert isinstance(failed, ev.MintFailed)
     assert failed.permanent is permanent
-    assert len(scene.trouble) == 1
+    assert scene.registration.refusal is not None
+    assert scene.run.settled is settled
+
+
+def test_a_run_that_ends_while_it_asks_still_hears_the_answer(scene: Scene) -> None:
+    async def end_while_asking() -> None:
+        minting = asyncio.create_task(scene.registration.mint())
+        await asyncio.sleep(0)  # it has begun: the record is written and the question is on its way
+        assert scene.run.record.runner is not None
+        minting.cancel()
+        await asyncio.gather(minting, return_exceptions=True)
+        assert minting.cancelled()
+        await scene.registration.release()
+
+    asyncio.run(end_while_asking())
+    assert scene.registration.config is not None
+    assert scene.names == []
+    assert scene.run.settled
 
 
 def test_a_busy_runner_is_not_deregistered(scene: Scene) -> None:
@@ -110,8 +133,9 @@ def test_a_busy_runner_is_not_deregistered(scene: Scene) -> None:
     scene.make_busy()
     assert asyncio.run(scene.registration.deregister()) == ev.DeregisterRefused()
     asyncio.run(scene.registration.release())
-    assert scene.recorded is not None
-    assert scene.recorded.state == "registered"
+    recorded = scene.recorded()
+    assert recorded is not None
+    assert recorded.state == "registered"
     assert not scene.run.settled
 
 

@@ -22,7 +22,7 @@ def record(run_id: str = "demo-0001", **fields: object) -> RunRecord:
     return RunRecord.of(id=run_id, boot_id=process.boot_id(), **given)
 
 
-RUNNER = RunnerRecord.of(name="demo-0001", api_url="https://api.github.com", scope="org:demo-org")
+RUNNER = RunnerRecord.of(name="demo-0001", api_url="https://api.github.com", scope="org:demo-org", asked=5.0)
 
 
 @pytest.fixture
@@ -198,5 +198,5 @@ def test_what_may_be_a_run(tmp_path: Path) -> None:
 def test_every_label_gives_a_fit_id(label: str) -> None:
     run_id = runs.new_id(label)
     assert len(run_id) <= 63
-    RunnerRecord.of(name=run_id, api_url="", scope="")
+    RunnerRecord.of(name=run_id, api_url="", scope="", asked=0.0)
     assert run_id != runs.new_id(label)

@@ -2,6 +2,7 @@
 
 import click
 
+from ghrunner_vm.commands.sim.image import image
 from ghrunner_vm.commands.sim.job import job
 from ghrunner_vm.commands.sim.serve import serve
 
@@ -12,4 +13,5 @@ def sim() -> None:
 
 
 sim.add_command(serve)
+sim.add_command(image)
 sim.add_command(job)

@@ -14,6 +14,8 @@ from ghrunner_vm.errors import UsageError
 from ghrunner_vm.files import write_atomically
 from ghrunner_vm.simulator.server import Simulator
 
+# The guest reaches the simulator on this host's loopback, and a host without KVM emulates.
+_HERE = "--images-server http://127.0.0.1:8000 --allow-host-loopback --allow-emulation"
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
@@ -83,4 +85,6 @@ def _instructions(simulator: Simulator, org: str, key: Path) -> str:
     exports = [f"export GHVM_{name.replace('-', '_').upper()}={shlex.quote(text)}" for name, text in settings.items()]
     flags = " ".join(f"--{name} {shlex.quote(text)}" for name, text in settings.items())
     job = f"ghvm sim job --url {simulator.url} --label demo --run 'uname -a'"
-    return "\n".join([*exports, "", "# or, as flags:", f"# ghvm run {flags} SPEC", "", "# a job for it:", f"# {job}"])
+    return "\n".join(
+        [*exports, "", "# or, as flags:", f"# ghvm run {flags} {_HERE} SPEC", "", "# a job for it:", f"# {job}"]
+    )

@@ -9,7 +9,7 @@ import zstandard
 
 from ghrunner_vm.simulator.tiny.packages import Unpacked
 
-WANTED = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4", "pvpanic-pci", "button")
+WANTED = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4", "button")
 
 # A module names what it needs in its .modinfo section (modinfo(8)); the packages come without depmod's tables.
 _DEPENDS = re.compile(rb"(?:^|\0)depends=([\w,-]*)\0")

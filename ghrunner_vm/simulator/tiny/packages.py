@@ -1,5 +1,6 @@
 """Kernel, modules and busybox out of the distribution's own packages, without installing them."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,9 +47,10 @@ def kernel_packages(arch: str) -> tuple[str, ...]:
 def unpack(packages: tuple[str, ...], into: Path) -> Unpacked:
     """Download the packages and busybox and unpack them below `into`; nothing is installed and no root is needed."""
     with TemporaryDirectory(prefix="ghvm-packages-") as download:
-        # apt's sandbox user must be able to write here when we are root.
-        Path(download).chmod(0o777)
-        process.run(["apt-get", "download", *packages, "busybox-static"], timeout=_DOWNLOAD_SECONDS, cwd=Path(download))
+        # As root apt would download as a user of its own, which cannot write to a directory that only we can.
+        itself = ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
+        wanted = [*packages, "busybox-static"]
+        process.run(["apt-get", *itself, "download", *wanted], timeout=_DOWNLOAD_SECONDS, cwd=Path(download))
         for package in sorted(Path(download).glob("*.deb")):
             process.run(["dpkg-deb", "-x", str(package), str(into)], timeout=_DOWNLOAD_SECONDS)
     return Unpacked(into, _only(into, "boot/vmlinuz-*"), _only(into, "bin/busybox", "usr/bin/busybox"))

@@ -41,17 +41,18 @@ def executes(binary: str, accelerator: Accelerator, identity: Identity) -> bool:
 
 
 def kvm_works(binary: str, identity: Identity, memory: Path) -> bool:
-    """The probe's answer, remembered in the file `memory` for this boot and this QEMU binary."""
+    """The probe's answer; a "yes" is remembered in the file `memory` for this boot and this QEMU binary."""
     if not Path(_KVM).exists():
         return False
     stat = Path(binary).resolve().stat()
     key = [process.boot_id(), str(Path(binary).resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns, os.geteuid()]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         remembered = json.loads(memory.read_text(encoding="utf-8"))
-        if remembered["key"] == key and isinstance(remembered["kvm"], bool):
-            return remembered["kvm"]
+        if remembered["key"] == key:
+            return True
     works = executes(binary, "kvm", identity)
-    write_atomically(memory, json.dumps({"key": key, "kvm": works}).encode())
+    if works:  # a "no" may be a busy host's, or be mended by the next attempt
+        write_atomically(memory, json.dumps({"key": key}).encode())
     return works
 
 

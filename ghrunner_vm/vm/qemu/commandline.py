@@ -41,7 +41,6 @@ def command_line(binary: str, vm: VmDescription, sockets: Sockets) -> list[str]:
         *_network(vm),
         *_channels(sockets),
         *("-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"),
-        *("-device", "pvpanic-pci", "-action", "panic=exit-failure"),
         *("-rtc", "base=utc,clock=host"),
     ]
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from qemu.qmp import QMPClient, QMPError, Runstate
 
 from ghrunner_vm import process
 from ghrunner_vm.errors import NotUpError
+from ghrunner_vm.ring import Ring, tail
 from ghrunner_vm.vm.base import EndReason, VirtualMachine, VmDescription, VmEnd
 from ghrunner_vm.vm.jail import Identity, confined
 from ghrunner_vm.vm.qemu.commandline import Sockets, command_line, inherited
@@ -19,7 +19,9 @@ from ghrunner_vm.vm.qemu.commandline import Sockets, command_line, inherited
 _GREETING_SECONDS = 20.0
 _COMMAND_SECONDS = 5.0
 _LOG_BYTES = 8192
+_LOG_LIMIT = 256 * 1024
 
+_EVENTS = ("SHUTDOWN", "GUEST_PANICKED", "BLOCK_IO_ERROR")
 _SHUTDOWN_REASONS = {
     "guest-shutdown": EndReason.POWERED_OFF,
     "guest-reset": EndReason.RESET,
@@ -41,19 +43,36 @@ class QemuEngine:
         """See Engine.launch. QEMU's own messages go to `qemu.log` in `directory`."""
         log_file = directory / "qemu.log"
         async with contextlib.AsyncExitStack() as stack:
-            qmp, agent, console = (stack.enter_context(_Pair()) for _ in range(3))
+            qmp, agent, console, words = (stack.enter_context(_Pair()) for _ in range(4))
             sockets = Sockets(qmp.theirs.fileno(), agent.theirs.fileno(), console.theirs.fileno())
-            log_descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            stack.callback(os.close, log_descriptor)
+            # A guest can provoke messages without end.
+            log = stack.enter_context(Ring(log_file, _LOG_LIMIT))
             devices = ["/dev/kvm"] if description.accelerator == "kvm" else []
             argv = confined(command_line(self._binary, description, sockets), self._identity, devices)
-            held = () if self._identity.lock is None else (self._identity.lock,)
-            inherit = (*inherited(description, sockets), *held)
-            child = stack.enter_context(process.start(argv, inherit=inherit, stderr=log_descriptor))
-            for pair in (qmp, agent, console):
+            inherit = inherited(description, sockets)
+            child = stack.enter_context(process.start(argv, inherit=inherit, stderr=words.theirs.fileno()))
+            for pair in (qmp, agent, console, words):
                 pair.theirs.close()  # so that QEMU's end is the end of the stream
+            await stack.enter_async_context(_kept(words.ours, log))
             monitor = await stack.enter_async_context(_monitor(qmp.ours, child, log_file))
             yield _QemuMachine(child, monitor, agent.ours, console.ours, log_file)
+
+
+@contextlib.asynccontextmanager
+async def _kept(stream: socket.socket, log: Ring) -> AsyncIterator[None]:
+    """Write what comes out of `stream` to `log`, beside the block."""
+
+    async def keep() -> None:
+        while data := await asyncio.get_running_loop().sock_recv(stream, _LOG_BYTES):
+            with contextlib.suppress(OSError):
+                log.write(data)
+
+    task = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 class _Pair:
@@ -107,6 +126,8 @@ class _QemuMachine:
         self._log_file = log_file
         self._reason: EndReason | None = None
         self._killed = False
+        # Only what is listened for is kept: a guest can make QEMU send some kinds of events without end.
+        qmp.events.names.update(_EVENTS)
 
     @property
     def pid(self) -> int:
@@ -167,7 +188,4 @@ class _QemuMachine:
 
 
 def _tail(log_file: Path) -> str:
-    try:
-        return log_file.read_bytes()[-_LOG_BYTES:].decode(errors="replace").strip()
-    except FileNotFoundError:
-        return ""
+    return tail(log_file, _LOG_BYTES).decode(errors="replace").strip()

@@ -1,0 +1,126 @@
+"""From settings to objects: what is refused, and what is passed on."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ghrunner_vm import app, config, process, runs
+from ghrunner_vm.config import Settings
+from ghrunner_vm.console import Advance
+from ghrunner_vm.errors import PermanentError, UsageError
+from ghrunner_vm.runs import ProcessRecord, RunnerRecord, RunRecord
+from ghrunner_vm.spec import Spec
+from tests.unit.github_on_loopback import SCOPE, github_on_loopback
+
+SPEC = Spec.model_validate(
+    {
+        "label": "demo",
+        "image": "ubuntu",
+        "arch": "x86_64",
+        "cpu-cores": 2,
+        "ram": "2G",
+        "root-disk": "20G",
+        "timeout-seconds": 3600,
+        "boot-timeout-seconds": 60,
+        "idle-timeout-seconds": 120,
+    }
+)
+
+
+def settings(**flags: object) -> Settings:
+    return config.load(flags, environ={}, files=[])
+
+
+def silent(_: str) -> None:
+    raise AssertionError("nothing to warn of")
+
+
+def test_a_plan_holds_what_spec_and_settings_say(tmp_path: Path) -> None:
+    given = settings(
+        state_dir=tmp_path,
+        allow_host_loopback=True,
+        no_shutdown_after_job=True,
+        drain_seconds=7,
+        ssh_port=2222,
+        name="mine",
+        poll_seconds=9,
+    )
+    plan = app.plan(given, SPEC)
+    assert (plan.policy.boot, plan.policy.job, plan.policy.idle, plan.policy.drain) == (60, 3600, 120, 7)
+    assert not plan.policy.shutdown_after_job
+    assert plan.runs == app.runs_directory(given) == tmp_path / "runs"
+    assert (plan.name, plan.ssh_port, plan.poll_seconds, plan.group_id) == ("mine", 2222, 9, 1)
+
+
+def test_the_hosts_loopback_must_be_opened_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="loopback") as caught:
+        app.plan(settings(state_dir=tmp_path), SPEC)
+    assert "--allow-host-loopback" in str(caught.value.resolution)
+
+
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
+    other = SPEC.model_copy(update={"arch": "aarch64"})
+    with pytest.raises(PermanentError, match="aarch64"):
+        app.plan(settings(state_dir=tmp_path, allow_host_loopback=True), other)
+
+
+def test_a_client_needs_a_scope_and_credentials() -> None:
+    with pytest.raises(UsageError, match="no organization"):
+        app.github_client(settings(), silent)
+    with pytest.raises(UsageError, match="no credentials"):
+        app.github_client(settings(github_org="demo-org"), silent)
+
+
+def test_a_token_is_enough() -> None:
+    given = config.load({"github_org": "demo-org"}, environ={"GHVM_GITHUB_TOKEN": "secret-token"}, files=[])
+    client = app.github_client(given, silent)
+    assert (str(client.scope), client.api_url) == (SCOPE, "https://api.github.com")
+
+
+def test_gc_asks_only_the_github_and_the_scope_that_are_configured(tmp_path: Path) -> None:
+    given = settings(state_dir=tmp_path)
+    with github_on_loopback() as (simulator, client):
+        for run_id, url, scope in (
+            ("demo-0001", simulator.url, SCOPE),
+            ("demo-0002", simulator.url, "org:other"),
+            ("demo-0003", "https://ghe.example", SCOPE),
+        ):
+            leave(app.runs_directory(given), run_id, RunnerRecord.of(name=run_id, api_url=url, scope=scope, asked=1.0))
+        fates = [(one.id, one.fate) for one in app.collect_garbage(given, client)]
+    assert fates == [("demo-0001", "removed"), ("demo-0002", "pending"), ("demo-0003", "pending")]
+    assert [one.fate for one in app.collect_garbage(given, None)] == ["pending", "pending"]
+
+
+def leave(directory: Path, run_id: str, runner: RunnerRecord) -> None:
+    dead = ProcessRecord.of(pid=2, started=1 << 62)
+    fields = {"boot_id": process.boot_id(), "supervisor": dead, "runner": runner, "label": "demo", "image": "ubuntu"}
+    path = directory / run_id
+    path.mkdir(parents=True)
+    (path / runs.RECORD).write_bytes(runs.encode(RunRecord.of(id=run_id, since=1.0, created=1.0, **fields)))
+
+
+def test_a_bar_appears_with_the_first_byte_and_moves_by_what_was_added() -> None:
+    told: list[object] = []
+
+    @contextlib.contextmanager
+    def bar(label: str, total: int | None) -> Iterator[Advance]:
+        told.append((label, total))
+        yield told.append
+        told.append("end")
+
+    with app.Meter(bar, "pulling") as meter:
+        assert told == []
+        meter.show(10, 100)
+        meter.show(10, 100)
+        meter.show(100, 100)
+    assert told == [("pulling", 100), 10, 0, 90, "end"]
+
+
+def test_no_bar_for_nothing() -> None:
+    def bar(label: str, total: int | None) -> contextlib.AbstractContextManager[Advance]:
+        raise AssertionError((label, total))
+
+    with app.Meter(bar, "pulling"):
+        pass

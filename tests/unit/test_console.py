@@ -1,0 +1,93 @@
+"""What is printed where, for people and for machines."""
+
+import json
+
+import pytest
+
+from ghrunner_vm.console import Console
+from ghrunner_vm.errors import GhvmError, UsageError
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+
+
+def test_results_and_narration_do_not_mix(capsys: Capture) -> None:
+    console = Console()
+    console.say("one step")
+    console.warn("look here")
+    console.result("[the] result")
+    assert capsys.readouterr() == ("[the] result\n", "one step\nwarning: look here\n")
+
+
+def test_long_lines_are_not_broken(capsys: Capture) -> None:
+    Console().say("word " * 50)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_error_without_more_to_say_is_one_line(capsys: Capture) -> None:
+    Console().error(GhvmError("it broke"))
+    assert capsys.readouterr().err == "error: it broke\n"
+
+
+def test_nothing_drives_the_terminal(capsys: Capture) -> None:
+    console = Console()
+    hostile = "a\x1b[2Jb\x1b]0;title\x07c\r\u202ed\x9b1m"
+    console.say(hostile)
+    console.result(hostile)
+    console.error(GhvmError(hostile, details=hostile, resolution=hostile))
+    printed = "".join(capsys.readouterr())
+    assert not [char for char in printed if not char.isprintable() and char != "\n"]
+
+
+def test_every_line_for_machines_is_json(capsys: Capture) -> None:
+    console = Console("json")
+    console.say("one\nstep\x1b", step="boot", seconds=1.5, nothing=None, odd={1})
+    console.warn("look here")
+    console.error(UsageError("wrong", resolution="do right"))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [json.loads(line) for line in err.splitlines()] == [
+        {"level": "info", "message": "one\nstep\x1b", "step": "boot", "seconds": 1.5, "odd": "{1}"},
+        {"level": "warning", "message": "look here"},
+        {"level": "error", "message": "wrong", "resolution": "do right", "exit-code": 2},
+    ]
+
+
+def test_a_result_for_machines_is_one_document(capsys: Capture) -> None:
+    Console("json").result_json({"schema": 1, "runs": []})
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "runs": []}
+
+
+def test_progress_without_a_terminal_is_a_line_each_tenth(capsys: Capture) -> None:
+    console = Console()
+    assert not console.interactive
+    with console.progress("pulling", 1000) as advance:
+        for _ in range(100):
+            advance(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"pulling: {tenth}0 % of 1000 B" for tenth in range(1, 11)]
+
+
+def test_progress_in_leaps_tells_only_where_it_is(capsys: Capture) -> None:
+    with Console("json").progress("pulling", 100) as advance:
+        advance(9)
+        advance(46)
+        advance(0)
+        advance(45)
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["message"], line["bytes"]) for line in told] == [
+        ("pulling: 50 % of 100 B", 55),
+        ("pulling: 100 % of 100 B", 100),
+    ]
+
+
+@pytest.mark.parametrize("total", [None, 0])
+def test_progress_without_a_total_says_nothing(capsys: Capture, total: int | None) -> None:
+    with Console().progress("pulling", total) as advance:
+        advance(1 << 30)
+    assert capsys.readouterr() == ("", "")

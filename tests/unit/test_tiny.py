@@ -1,0 +1,107 @@
+"""The parts of the tiny image: its archive, read by the real cpio, and the order of its modules."""
+
+import lzma
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from ghrunner_vm import process
+from ghrunner_vm.simulator.tiny import cpio, modules
+from ghrunner_vm.simulator.tiny.packages import Unpacked
+
+needs_cpio = pytest.mark.skipif(shutil.which("cpio") is None, reason="needs cpio")
+MEMBERS = [
+    cpio.directory("bin"),
+    cpio.program("bin/sh", b"#!/bin/false\n"),
+    cpio.link("bin/link", "sh"),
+    cpio.directory("etc"),
+    *(cpio.Member(f"etc/{'n' * length}", b"x" * length) for length in range(1, 9)),
+    cpio.Member("etc/empty"),
+    cpio.Member("etc/large", bytes(range(256)) * 1000),
+]
+
+
+@needs_cpio
+def test_the_archive_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(cpio.archive(MEMBERS))
+    out = tmp_path / "out"
+    out.mkdir()
+    process.run(["cpio", "-id", "--quiet", "-F", str(tmp_path / "archive")], timeout=60, cwd=out)
+    found = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
+    assert found == sorted(member.path for member in MEMBERS)
+    for member in MEMBERS:
+        path = out / member.path
+        mode = path.lstat().st_mode
+        assert stat.S_IFMT(mode) == stat.S_IFMT(member.mode)
+        if path.is_symlink():
+            assert str(path.readlink()) == member.content.decode()
+        elif path.is_file():
+            assert path.read_bytes() == member.content
+            assert stat.S_IMODE(mode) == stat.S_IMODE(member.mode)
+
+
+@needs_cpio
+def test_everything_belongs_to_root(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(cpio.archive(MEMBERS))
+    listing = process.run(["cpio", "-itvn", "--quiet", "-F", str(tmp_path / "archive")], timeout=60)
+    assert {tuple(line.split()[2:4]) for line in listing.splitlines()} == {("0", "0")}
+
+
+def test_the_archive_depends_on_its_content_only() -> None:
+    assert cpio.archive(MEMBERS) == cpio.archive(MEMBERS)
+
+
+class Kernel:
+    """A tree of modules as a distribution's package has it."""
+
+    def __init__(self, root: Path) -> None:
+        self._modules = root / "lib/modules/6.1.0/kernel"
+        self.unpacked = Unpacked(root, root / "vmlinuz", root / "busybox")
+
+    def add(self, name: str, *needs: str, suffix: str = "", folder: str = "drivers/virtio") -> bytes:
+        content = b"\x7fELF\0license=GPL\0depends=" + ",".join(needs).encode() + b"\0name=" + name.encode() + b"\0"
+        path = self._modules / folder / f"{name}.ko{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        packed = {"": content, ".xz": lzma.compress(content), ".zst": zstandard.compress(content)}
+        path.write_bytes(packed[suffix])
+        return content
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Kernel:
+    return Kernel(tmp_path)
+
+
+def test_a_module_comes_after_all_that_it_needs(kernel: Kernel) -> None:
+    kernel.add("ext4", "mbcache", "jbd2", "crc16", folder="fs/ext4")
+    kernel.add("jbd2", "crc16")
+    kernel.add("mbcache")
+    kernel.add("crc16")
+    kernel.add("virtio_net", "net_failover")
+    kernel.add("net_failover", "failover")
+    kernel.add("failover")
+    order = list(modules.in_order(kernel.unpacked, ["virtio_net", "ext4"]))
+    assert order == ["failover", "net_failover", "virtio_net", "mbcache", "crc16", "jbd2", "ext4"]
+
+
+def test_compressed_modules_are_unpacked(kernel: Kernel) -> None:
+    plain = {suffix: kernel.add(f"m{number}", suffix=suffix) for number, suffix in enumerate(["", ".xz", ".zst"])}
+    assert list(modules.in_order(kernel.unpacked, ["m0", "m1", "m2"]).values()) == list(plain.values())
+
+
+def test_what_the_kernel_has_built_in_is_left_out(kernel: Kernel) -> None:
+    kernel.add("virtio_blk", "virtio", "virtio_ring")
+    assert list(modules.in_order(kernel.unpacked, ["virtio_blk", "button"])) == ["virtio_blk"]
+
+
+def test_a_file_may_be_named_with_hyphens(kernel: Kernel) -> None:
+    kernel.add("virtio-rng")
+    assert list(modules.in_order(kernel.unpacked, ["virtio_rng"])) == ["virtio_rng"]
+
+
+def test_a_similar_name_is_another_module(kernel: Kernel) -> None:
+    kernel.add("virtio_pci_modern_dev")
+    assert modules.in_order(kernel.unpacked, ["virtio_pci"]) == {}
