@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from pathlib import Path  # noqa: TID251 the command as a person starts it
+from pathlib import Path
 from subprocess import CompletedProcess, run  # noqa: TID251 streams and exit code are tested
 
 import pytest

@@ -19,7 +19,7 @@ def commands(program: str) -> list[list[str]]:
     found = []
     for document in DOCUMENTS:
         for block in BLOCK.findall(document.read_text(encoding="utf-8")):
-            lines = block.replace("\\\n", " ").splitlines()
+            lines = block.replace("\\\n", " ").replace(" && ", "\n").splitlines()
             words = [shlex.split(line, comments=True) for line in lines]
             found += [line[1:] for line in words if line and line[0].rpartition("/")[2] == program and "…" not in line]
     return found
