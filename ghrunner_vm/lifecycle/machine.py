@@ -445,10 +445,12 @@ def _natural(state: State, end: VmEnd | None = None) -> Outcome:
     """How a run ends that nobody ended."""
     if state.guest_job is GuestJob.OVER:
         return Outcome.JOB_DONE
-    if end is not None and end.reason in _BAD_ENDS:
-        return _BAD_ENDS[end.reason]
+    if end is not None and end.reason in _HOST_FAULTS:
+        return _HOST_FAULTS[end.reason]
     if state.phase in (Phase.PREPARING, Phase.BOOTING, Phase.READY):
         return Outcome.BOOT_FAILED
+    if end is not None and end.reason is EndReason.PANICKED:
+        return Outcome.PANICKED
     if state.listener_exit is not None:
         return {0: Outcome.NO_JOB, _OUTDATED: Outcome.OUTDATED}.get(state.listener_exit, Outcome.LISTENER_FAILED)
     if state.busy:
@@ -456,9 +458,8 @@ def _natural(state: State, end: VmEnd | None = None) -> Outcome:
     return Outcome.VANISHED if state.registration is Registration.RELEASED else Outcome.GUEST_LEFT
 
 
-_BAD_ENDS = {
+_HOST_FAULTS = {
     EndReason.DISK_FULL: Outcome.DISK_FULL,
     EndReason.CRASHED: Outcome.VMM_CRASHED,
     EndReason.KILLED: Outcome.VMM_CRASHED,
-    EndReason.PANICKED: Outcome.PANICKED,
 }

@@ -242,12 +242,13 @@ class _Session:
         await self._stack.enter_async_context(released_at_end(registration, self._abandoned))
         # The console outlives the supervision: what the guest prints last is what explains its end.
         console = self._stack.enter_context(Ring(run.path / runs.CONSOLE))
+        silent = asyncio.Event()
         channel = GuestChannel(machine.agent)
         hands = _Hands(self._plan, self._means.clock, machine, channel, registration, self._tell)
         sources = (
-            read_console(machine, console.write),
+            read_console(machine, console.write, silent),
             self._listen(channel),
-            await_end(machine, post),
+            await_end(machine, post, silent, self._console),
             watch_github(hands.sight, hands.wake, self._plan.poll_seconds, post, self._trouble),
             in_daemon_thread(self._collect, name="gc"),
         )
@@ -304,9 +305,11 @@ class _Session:
         except Exception as error:  # noqa: BLE001 other runs' remains are no reason to end this one
             self._tell("trouble", f"gc: {error}")
 
+    def _console(self) -> bytes:
+        return b"" if self._run is None else tail(self._run.path / runs.CONSOLE, _CONSOLE_TAIL)
+
     def ended(self, outcome: Outcome, seconds: float) -> Ended:
-        console = b"" if self._run is None else tail(self._run.path / runs.CONSOLE, _CONSOLE_TAIL)
-        text = console.decode(errors="replace").replace("\r", "").strip()
+        text = self._console().decode(errors="replace").replace("\r", "").strip()
         refusal = None if self._registration is None else self._registration.refusal
         return Ended(self._id, outcome, seconds, self._job_result, text, refusal)
 

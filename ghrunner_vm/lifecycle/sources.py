@@ -12,11 +12,14 @@ from ghrunner_vm.guest import messages as said
 from ghrunner_vm.guest.messages import GuestMessage
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.events import Event
-from ghrunner_vm.vm.base import VirtualMachine
+from ghrunner_vm.vm.base import EndReason, VirtualMachine, VmEnd
 
 Post = Callable[[Event], None]
 
 _READ = 64 * 1024
+_LAST_WORDS_SECONDS = 2.0
+# What Linux prints last. A device that tells of panics would be one more that a guest can misuse.
+_PANIC = b"Kernel panic - not syncing"
 
 
 @contextlib.asynccontextmanager
@@ -72,11 +75,12 @@ def from_guest(message: GuestMessage) -> Event | None:
             return None
 
 
-async def read_console(machine: VirtualMachine, keep: Callable[[bytes], None]) -> None:
-    """Take what the guest prints for as long as it prints: an unread console would stall the guest."""
+async def read_console(machine: VirtualMachine, keep: Callable[[bytes], None], silent: asyncio.Event) -> None:
+    """Take what the guest prints until it is `silent` for good: an unread console would stall the guest."""
     while data := await _receive(machine.console):
         with contextlib.suppress(OSError):  # a full disk: what the guest prints is lost, its job is not
             keep(data)
+    silent.set()
 
 
 async def _receive(stream: socket.socket) -> bytes:
@@ -86,9 +90,15 @@ async def _receive(stream: socket.socket) -> bytes:
         return b""
 
 
-async def await_end(machine: VirtualMachine, post: Post) -> None:
-    """Tell of the machine's end."""
-    post(ev.VmEnded(await machine.ended()))
+async def await_end(machine: VirtualMachine, post: Post, silent: asyncio.Event, console: Callable[[], bytes]) -> None:
+    """Tell of the machine's end, once all that the guest printed has been read."""
+    end = await machine.ended()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            await silent.wait()
+    if end.reason is EndReason.RESET and _PANIC in console():
+        end = VmEnd(EndReason.PANICKED, end.detail)
+    post(ev.VmEnded(end))
 
 
 async def watch_github(

@@ -1,6 +1,9 @@
 """Files that two processes share."""
 
+import contextlib
+import fcntl
 import multiprocessing
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ghrunner_vm.files import Locked, lock, write_atomically
+from ghrunner_vm.files import Locked, downgrade, lock, shared_lock, write_atomically
 
 SPAWN = multiprocessing.get_context("spawn")
 DEADLINE = 30
@@ -103,3 +106,27 @@ def test_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
     write_atomically(tmp_path / "link", b"new")
     assert target.read_bytes() == b"kept"
     assert (tmp_path / "link").read_bytes() == b"new"
+
+
+def test_a_child_can_neither_release_our_lock_nor_write_to_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with lock(path) as ours:
+        downgrade(ours)
+        with shared_lock(ours) as theirs:
+            fcntl.flock(theirs, fcntl.LOCK_UN)
+            with pytest.raises(Locked), lock(path, wait=False):
+                pass
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.write(theirs, b"x")
+
+
+def test_the_lock_is_held_as_long_as_the_child_lives(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with contextlib.ExitStack() as child:
+        with lock(path) as ours:
+            downgrade(ours)
+            child.enter_context(shared_lock(ours))
+        with pytest.raises(Locked), lock(path, wait=False):
+            pass
+    with lock(path, wait=False):
+        pass

@@ -21,11 +21,10 @@ _COMMAND_SECONDS = 5.0
 _LOG_BYTES = 8192
 _LOG_LIMIT = 256 * 1024
 
-_EVENTS = ("SHUTDOWN", "GUEST_PANICKED", "BLOCK_IO_ERROR")
+_EVENTS = ("SHUTDOWN", "BLOCK_IO_ERROR")
 _SHUTDOWN_REASONS = {
     "guest-shutdown": EndReason.POWERED_OFF,
     "guest-reset": EndReason.RESET,
-    "guest-panic": EndReason.PANICKED,
     "host-signal": EndReason.KILLED,
     "host-qmp-quit": EndReason.KILLED,
 }
@@ -171,8 +170,6 @@ class _QemuMachine:
         match event.get("event"):
             case "SHUTDOWN":
                 self._reason = self._reason or _SHUTDOWN_REASONS.get(str(facts.get("reason")))
-            case "GUEST_PANICKED":
-                self._reason = EndReason.PANICKED
             case "BLOCK_IO_ERROR" if facts.get("nospace"):
                 # QEMU has stopped the guest and would wait for ever.
                 self._reason = EndReason.DISK_FULL
