@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ghrunner_vm import config, spec
 from ghrunner_vm.config import Settings
-from ghrunner_vm.console import Advance
+from ghrunner_vm.console import Bar, Meter
 from ghrunner_vm.errors import PermanentError, UsageError
 from ghrunner_vm.github.auth import AppAuth, Auth, TokenAuth
 from ghrunner_vm.github.client import GitHub
@@ -36,7 +36,6 @@ _SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without its NUL
 _LONGEST_SOCKET_NAME = 56  # a run's name and .sock
 
 Warn = Callable[[str], None]
-Bar = Callable[[str, int | None], AbstractContextManager[Advance]]
 
 
 def github_client(settings: Settings, warn: Warn) -> GitHub:
@@ -182,24 +181,6 @@ class CachedImages:
     def tidy(self) -> None:
         """Remove old commits that nobody uses."""
         prune(self._store, self._settings.images_keep)
-
-
-class Meter(contextlib.ExitStack):
-    """A progress bar that appears with the first byte, once the total is known if it ever is."""
-
-    def __init__(self, bar: Bar, label: str) -> None:
-        super().__init__()
-        self._bar = bar
-        self._label = label
-        self._advance: Advance | None = None
-        self._shown = 0
-
-    def show(self, done: int, total: int | None) -> None:
-        """`done` bytes of `total` are there."""
-        if self._advance is None:
-            self._advance = self.enter_context(self._bar(self._label, total))
-        self._advance(done - self._shown)
-        self._shown = done
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import queue
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
@@ -15,6 +17,19 @@ from ghrunner_vm.units import format_size
 
 LogFormat = Literal["text", "json"]
 Advance = Callable[[int], None]
+Backlog = queue.Queue[Callable[[], None] | None]
+Bar = Callable[[str, int | None], contextlib.AbstractContextManager[Advance]]
+
+_BACKLOG = 1000
+_FLUSH_SECONDS = 2.0
+
+
+class _Narration(RichConsole):
+    """Stderr. Its reader may go away at any time."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more. Since 13.8 rich would end the process here, and with it the virtual machine and its job."""
+        self.quiet = True
 
 
 class Console:
@@ -22,8 +37,9 @@ class Console:
 
     def __init__(self, log_format: LogFormat = "text") -> None:
         self.log_format = log_format
+        self._backlog: Backlog | None = None
         self._out = RichConsole(soft_wrap=True, highlight=False)
-        self._err = RichConsole(stderr=True, soft_wrap=True, highlight=False)
+        self._err = _Narration(stderr=True, soft_wrap=True, highlight=False)
 
     @property
     def interactive(self) -> bool:
@@ -45,11 +61,12 @@ class Console:
             parts = {"details": error.details, "resolution": error.resolution, "exit-code": int(error.exit_code)}
             self._narrate("error", error.brief, parts, style="")
             return
-        self._err.print(Text.assemble(("error: ", "bold red"), printable(error.brief)))
-        if error.details:
-            self._err.print(Text(printable(error.details)))
-        if error.resolution:
-            self._err.print(Text.assemble(("→ ", "bold"), printable(error.resolution)))
+        with contextlib.suppress(OSError):  # else the exit code would be another one
+            self._err.print(Text.assemble(("error: ", "bold red"), printable(error.brief)))
+            if error.details:
+                self._err.print(Text(printable(error.details)))
+            if error.resolution:
+                self._err.print(Text.assemble(("→ ", "bold"), printable(error.resolution)))
 
     def result(self, text: str) -> None:
         """Print a result on stdout."""
@@ -84,7 +101,35 @@ class Console:
 
         return advance
 
+    @contextlib.contextmanager
+    def from_a_thread(self) -> Iterator[None]:
+        """Narrate from a thread of its own: a reader that stalls (Ctrl-S, a full pipe) must not stall the run.
+
+        What does not fit into a bounded backlog is dropped; at the end the rest has two seconds.
+        """
+        backlog: Backlog = queue.Queue(_BACKLOG)
+        teller = threading.Thread(target=_tell_all, args=(backlog,), name="narration", daemon=True)
+        teller.start()
+        self._backlog = backlog
+        try:
+            yield
+        finally:
+            self._backlog = None
+            with contextlib.suppress(queue.Full):
+                backlog.put(None, timeout=_FLUSH_SECONDS)
+                teller.join(_FLUSH_SECONDS)
+
     def _narrate(self, level: str, message: str, fields: Mapping[str, object], *, style: str) -> None:
+        def write() -> None:
+            self._write(level, message, fields, style)
+
+        if self._backlog is None:
+            write()
+        else:
+            with contextlib.suppress(queue.Full):
+                self._backlog.put_nowait(write)
+
+    def _write(self, level: str, message: str, fields: Mapping[str, object], style: str) -> None:
         # A terminal that was closed or a reader that went away is no reason to end what is being told of.
         with contextlib.suppress(OSError):
             if self.log_format == "json":
@@ -93,6 +138,29 @@ class Console:
                 sys.stderr.flush()
             else:
                 self._err.print(Text(printable(message), style=style))
+
+
+def _tell_all(backlog: Backlog) -> None:
+    while (write := backlog.get()) is not None:
+        write()
+
+
+class Meter(contextlib.ExitStack):
+    """A progress bar that appears with the first byte, once the total is known if it ever is."""
+
+    def __init__(self, bar: Bar, label: str) -> None:
+        super().__init__()
+        self._bar = bar
+        self._label = label
+        self._advance: Advance | None = None
+        self._shown = 0
+
+    def show(self, done: int, total: int | None) -> None:
+        """`done` bytes of `total` are there."""
+        if self._advance is None:
+            self._advance = self.enter_context(self._bar(self._label, total))
+        self._advance(done - self._shown)
+        self._shown = done
 
 
 def printable(text: str) -> str:

@@ -36,8 +36,10 @@ class Line:
 class GhvmRun:
     """A running `ghvm`. Every wait ends with AssertionError and the transcript when its deadline passes."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], *, deaf_after: str | None = None) -> None:
+        """Once a line tells of the step `deaf_after`, the reader of its stderr goes away."""
         self._process = process
+        self._deaf_after = deaf_after
         self._news = threading.Condition()
         self._lines: list[Line] = []
         self._ended = False
@@ -111,9 +113,15 @@ class GhvmRun:
     def _read_lines(self) -> None:
         assert self._process.stderr is not None
         for text in self._process.stderr:
+            line = Line.of(text.rstrip("\n"))
+            deaf = self._deaf_after is not None and line.step == self._deaf_after
+            if deaf:
+                self._process.stderr.close()
             with self._news:
-                self._lines.append(Line.of(text.rstrip("\n")))
+                self._lines.append(line)
                 self._news.notify_all()
+            if deaf:
+                break
         with self._news:
             self._ended = True
             self._news.notify_all()

@@ -78,7 +78,9 @@ class Lab:
             gate.close()
 
     @contextlib.contextmanager
-    def run(self, *flags: str, env: Mapping[str, str] | None = None, **spec: object) -> Iterator[GhvmRun]:
+    def run(
+        self, *flags: str, env: Mapping[str, str] | None = None, deaf_after: str | None = None, **spec: object
+    ) -> Iterator[GhvmRun]:
         """A `ghvm run`. Later flags win over the usual ones; `spec` changes keys of the instance spec."""
         usual = (
             *("--images-server", self.images_url, "--images-cache-dir", str(self.cache)),
@@ -88,7 +90,7 @@ class Lab:
         process = subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self._environment(env)
         )
-        run = GhvmRun(process)
+        run = GhvmRun(process, deaf_after=deaf_after)
         try:
             yield run
         finally:

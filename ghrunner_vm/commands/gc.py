@@ -1,26 +1,18 @@
 """`ghvm gc`: remove what dead runs left."""
 
-from pathlib import Path
-
 import click
 
 from ghrunner_vm import app, config
+from ghrunner_vm.commands.options import PATH, github_options
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import InfrastructureError, PermanentError, UsageError
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.lifecycle.gc import Collected
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command()
-@click.option("--github-client-id", metavar="ID", help="Client ID of the GitHub App.")
-@click.option("--github-private-key", metavar="PATH", type=_PATH, help="Private key of the GitHub App, a PEM file.")
-@click.option("--github-org", metavar="NAME", help="Organization whose runners were registered.")
-@click.option("--github-repo", metavar="OWNER/NAME", help="Repository whose runners were registered.")
-@click.option("--github-enterprise", metavar="NAME", help="Enterprise whose runners were registered (token only).")
-@click.option("--github-api-url", metavar="URL", help="API of GitHub Enterprise.  [default: https://api.github.com]")
-@click.option("--state-dir", metavar="DIR", type=_PATH, help="Where runs are recorded.")
+@github_options
+@click.option("--state-dir", metavar="DIR", type=PATH, help="Where runs are recorded.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def gc(as_json: bool, **flags: object) -> None:
     """Remove virtual machines, disks and registrations that dead runs left. Live runs are never touched.

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ghrunner_vm import app, config, spec
+from ghrunner_vm.commands.options import PATH, github_options
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import ExitCode, GhvmError
 from ghrunner_vm.lifecycle import session
@@ -16,20 +17,14 @@ from ghrunner_vm.units import format_seconds
 
 # Cursor movements and colours, which firmware likes (ECMA-48 control sequences).
 _CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_c])")
-_PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("spec_file", metavar="SPEC", type=_PATH)
-@click.option("--github-client-id", metavar="ID", help="Client ID of the GitHub App.")
-@click.option("--github-private-key", metavar="PATH", type=_PATH, help="Private key of the GitHub App, a PEM file.")
-@click.option("--github-org", metavar="NAME", help="Organization to register the runner with.")
-@click.option("--github-repo", metavar="OWNER/NAME", help="Repository to register the runner with.")
-@click.option("--github-enterprise", metavar="NAME", help="Enterprise to register the runner with (token only).")
-@click.option("--github-api-url", metavar="URL", help="API of GitHub Enterprise.  [default: https://api.github.com]")
+@click.argument("spec_file", metavar="SPEC", type=PATH)
+@github_options
 @click.option("--runner-group-id", metavar="N", type=int, help="Runner group.  [default: 1]")
 @click.option("--images-server", metavar="URL", help="Image server.  [default: the Rust project's]")
-@click.option("--images-cache-dir", metavar="DIR", type=_PATH, help="Where images are kept.")
+@click.option("--images-cache-dir", metavar="DIR", type=PATH, help="Where images are kept.")
 @click.option("--no-cache", is_flag=True, default=None, help="Keep the image in a temporary directory.")
 @click.option("--require-latest", is_flag=True, default=None, help="Refuse a cached image when the server is down.")
 @click.option("--no-shutdown-after-job", is_flag=True, default=None, help="Let the machine live on after its job.")
@@ -40,7 +35,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--allow-emulation", is_flag=True, default=None, help="Allow an emulated guest; for trusted code only.")
 @click.option("--allow-host-loopback", is_flag=True, default=None, help="Let the guest reach this host's 127.0.0.1.")
 @click.option("--name", metavar="PREFIX", help="Prefix of the runner's name.  [default: the spec's label]")
-@click.option("--state-dir", metavar="DIR", type=_PATH, help="Where runs are recorded.")
+@click.option("--state-dir", metavar="DIR", type=PATH, help="Where runs are recorded.")
 @click.option(
     "--poll-seconds", metavar="N", type=int, help="How often GitHub is asked about the runner.  [default: 60]"
 )
@@ -65,7 +60,7 @@ def run(spec_file: Path, **flags: object) -> None:
     described = spec.load(spec_file)
     app.check_host(described, console.warn)
     plan = app.plan(settings, described)
-    with app.means(settings, described, console.progress, console.warn) as means:
+    with console.from_a_thread(), app.means(settings, described, console.progress, console.warn) as means:
         ended = asyncio.run(session.run(plan, means, _teller(console, means.clock.monotonic)))
     _render(console, ended)
 

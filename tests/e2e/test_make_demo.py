@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ghrunner_vm import process
+from ghrunner_vm.images.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,3 +25,12 @@ def test_demo_tells_that_a_job_failed() -> None:
     ghvm = ROOT / ".venv/bin/ghvm"
     output = process.run(["sh", "-c", f"{ghvm} demo --job 'echo no; exit 3' 2>&1"], timeout=280, cwd=ROOT, env=env)
     assert "The job failed" in output
+
+
+def test_the_tiny_image_can_be_had_for_an_image_server(tmp_path: Path) -> None:
+    ghvm = ROOT / ".venv/bin/ghvm"
+    output = process.run([str(ghvm), "sim", "image", str(tmp_path / "build")], timeout=280)
+    assert f"ghvm serve-images {tmp_path}" in output
+    manifest = Manifest.parse((tmp_path / "build/ghvm-demo.json").read_bytes())
+    assert manifest.agent == 1
+    assert {path.name for path in (tmp_path / "build").iterdir()} == {*manifest.artifacts, "ghvm-demo.json"}

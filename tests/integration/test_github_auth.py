@@ -1,5 +1,7 @@
 """Who the client is to GitHub: installations, tokens, clocks, secrets."""
 
+import socket
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from ghrunner_vm.github.auth import AppAuth, TokenAuth
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.limits import RateLimited
 from ghrunner_vm.github.scope import Scope
-from ghrunner_vm.github.transport import Transport, Unreachable
+from ghrunner_vm.github.transport import Timeouts, Transport, Unreachable
 from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.identity import BadCredentials
 from ghrunner_vm.simulator.server import Simulator
@@ -196,3 +198,34 @@ def test_a_limit_s_end_is_reckoned_by_github_s_clock(time: VirtualTime) -> None:
         with pytest.raises(RateLimited) as caught:
             GitHub(sim.url, ORG, TokenAuth(sim.personal_token), clock=slow_by_an_hour.clock).runner_named("a")
     assert caught.value.retry_after == 90
+
+
+def test_an_exit_does_not_wait_for_a_github_that_hangs(auth: AppAuth, time: VirtualTime) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        transport = Transport(url, clock=time.clock, timeouts=Timeouts(read=10, total=10))
+
+        def ask() -> None:
+            with pytest.raises(Unreachable):
+                auth.bearer(transport, ORG)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        visitor, _ = silent.accept()  # it asks, and so it has the lock
+        auth.revoke(transport)
+        assert asking.is_alive()
+        time.now += 1000  # no second try
+        visitor.close()
+        asking.join(30)
+        assert not asking.is_alive()
+
+
+def test_a_missing_file_of_certificates_is_an_error_in_words(
+    time: VirtualTime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
+    transport = Transport("https://127.0.0.1:9", clock=time.clock)
+    with pytest.raises(Unreachable) as caught:
+        transport.send("GET", "/", bearer=SecretStr("secret"), tries=1)
+    assert "missing.pem" in str(caught.value.details)

@@ -15,6 +15,7 @@ from ghrunner_vm.commands.images import images
 from ghrunner_vm.errors import ExitCode, GhvmError, InfrastructureError, UsageError
 from ghrunner_vm.images.download import Patience
 from ghrunner_vm.images.errors import ImageCorrupt, ImageMissing, ImageServerUnreachable, PullCancelled
+from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.pull import PulledImage, pull
 from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore
@@ -176,6 +177,26 @@ def test_what_is_not_zstd_is_refused(store: ImageStore, web: Site) -> None:
     web.files[f"/images/{COMMIT}/ubuntu.qcow2.zst"] = disk()
     with pytest.raises(ImageCorrupt, match="decompressed"):
         fetch(store, web)
+
+
+def test_half_an_artifact_does_not_stay(store: ImageStore, web: Site) -> None:
+    web.offer("ubuntu", disk())
+    web.files[f"/images/{COMMIT}/ubuntu.qcow2.zst"] = compressed(disk())[: 1 << 20] + b"rubbish" * 1000
+    with pytest.raises(ImageCorrupt):
+        fetch(store, web)
+    assert staged(store) == []
+
+
+def test_an_image_that_is_not_accepted_is_not_fetched(store: ImageStore, web: Site) -> None:
+    artifacts = {"ubuntu.qcow2": disk(), "ubuntu.kernel": b"kernel" * 1000}
+    web.offer_bundle(bundle("ubuntu", artifacts), artifacts)
+
+    def refuse(manifest: Manifest) -> None:
+        raise UsageError(f"not {manifest.name}")
+
+    with ImageServer(web.url) as server, pytest.raises(UsageError, match="not ubuntu"):
+        pull(store, server, "ubuntu", accept=refuse)
+    assert web.downloads() == []
 
 
 def test_several_frames_are_one_file(store: ImageStore, web: Site) -> None:

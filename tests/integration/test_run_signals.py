@@ -36,6 +36,18 @@ def test_a_drain_of_a_busy_run_lets_its_job_finish(lab: Lab) -> None:
     assert (run.outcome, lab.finished(job).conclusion) == ("job-done", "success")
 
 
+def test_a_terminal_that_is_closed_in_the_middle_of_a_job_costs_nothing(lab: Lab) -> None:
+    with lab.gate() as gate, lab.run(deaf_after="busy") as run:
+        job = lab.job(gate.command)
+        gate.wait_reached()
+        run.wait("busy")
+        run.send(signal.SIGHUP)
+        gate.open()
+        assert run.wait_exit() == ExitCode.OK
+    assert "drain" not in run.steps
+    assert (run.outcome, lab.finished(job).conclusion) == ("job-done", "success")
+
+
 def test_a_job_assigned_just_before_a_drain_is_not_lost(lab: Lab) -> None:
     # The listener gets no messages for now and GitHub is not polled: only the refused deletion can tell of the job.
     lab.sim.faults.add(Rule(path="*/message", status=503))

@@ -1,6 +1,7 @@
 """From settings to objects: what is refused, and what is passed on."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,25 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
         app.plan(settings(state_dir=tmp_path, allow_host_loopback=True), other)
 
 
+def test_a_directory_too_long_for_sockets_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # root's sockets have a path of their own
+    monkeypatch.setenv("XDG_RUNTIME_DIR", f"/{'r' * 100}")
+    with pytest.raises(UsageError, match="too long") as caught:
+        app.plan(settings(state_dir=tmp_path, allow_host_loopback=True), SPEC)
+    assert "XDG_RUNTIME_DIR" in str(caught.value.resolution)
+
+
+@pytest.mark.parametrize(("uid", "shared"), [(0, True), (1000, False)])
+def test_root_hands_out_user_ids_from_one_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, shared: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)  # the tests run as one user only
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    states = (tmp_path / "a", tmp_path / "b")
+    plans = [app.plan(settings(state_dir=state, allow_host_loopback=True), SPEC) for state in states]
+    assert (plans[0].identities == plans[1].identities) is shared
+
+
 def test_a_client_needs_a_scope_and_credentials() -> None:
     with pytest.raises(UsageError, match="no organization"):
         app.github_client(settings(), silent)
@@ -110,7 +130,7 @@ def test_a_bar_appears_with_the_first_byte_and_moves_by_what_was_added() -> None
         yield told.append
         told.append("end")
 
-    with app.Meter(bar, "pulling") as meter:
+    with Meter(bar, "pulling") as meter:
         assert told == []
         meter.show(10, 100)
         meter.show(10, 100)
@@ -122,5 +142,5 @@ def test_no_bar_for_nothing() -> None:
     def bar(label: str, total: int | None) -> contextlib.AbstractContextManager[Advance]:
         raise AssertionError((label, total))
 
-    with app.Meter(bar, "pulling"):
+    with Meter(bar, "pulling"):
         pass

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from subprocess import CompletedProcess, run  # noqa: TID251 streams and exit code are tested
 
@@ -38,8 +39,8 @@ cli.main()
 """
 
 
-def python(*words: str) -> "CompletedProcess[str]":
-    environment = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "120"}
+def python(*words: str, env: Mapping[str, str] | None = None) -> "CompletedProcess[str]":
+    environment = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "120", **(env or {})}
     return run([sys.executable, *words], capture_output=True, text=True, timeout=60, env=environment, check=False)
 
 
@@ -47,8 +48,8 @@ def ghvm(*words: str) -> "CompletedProcess[str]":
     return python("-m", "ghrunner_vm", *words)
 
 
-def fail(*words: str) -> "CompletedProcess[str]":
-    return python("-c", FAULTY, *words)
+def fail(*words: str, env: Mapping[str, str] | None = None) -> "CompletedProcess[str]":
+    return python("-c", FAULTY, *words, env=env)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--version"]])
@@ -139,6 +140,26 @@ def test_a_wrong_command_line_for_machines() -> None:
     told = json.loads(done.stderr)
     assert (told["level"], told["exit-code"]) == ("error", 2)
     assert "--no-such-option" in told["message"]
+
+
+@pytest.mark.parametrize(("words", "code"), [(["full"], 4), (["full", "--no-such-option"], 2)])
+def test_the_environment_may_ask_for_json(words: list[str], code: int) -> None:
+    done = fail("faulty", *words, env={"GHVM_LOG_FORMAT": "json"})
+    assert done.returncode == code
+    assert json.loads(done.stderr)["exit-code"] == code
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_the_exit_code_stands_though_nobody_reads_the_error(log_format: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    # Unbuffered, nothing would be left to write when Python ends.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    try:
+        argv = [sys.executable, "-c", FAULTY, "faulty", "ours", "--log-format", log_format]
+        assert run(argv, stderr=write, timeout=60, env=environment, check=False).returncode == 5
+    finally:
+        os.close(write)
 
 
 @pytest.mark.parametrize("kind", ["interrupt", "abort"])

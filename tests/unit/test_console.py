@@ -1,10 +1,15 @@
 """What is printed where, for people and for machines."""
 
+import contextlib
+import errno
+import io
 import json
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from ghrunner_vm.console import Console
+from ghrunner_vm.console import Console, LogFormat
 from ghrunner_vm.errors import GhvmError, UsageError
 
 Capture = pytest.CaptureFixture[str]
@@ -91,3 +96,55 @@ def test_progress_without_a_total_says_nothing(capsys: Capture, total: int | Non
     with Console().progress("pulling", total) as advance:
         advance(1 << 30)
     assert capsys.readouterr() == ("", "")
+
+
+class ClosedTerminal(io.StringIO):
+    """What the kernel says of a terminal that is gone."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@contextlib.contextmanager
+def unread_pipe() -> Iterator[io.TextIOBase]:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb", buffering=0) as raw, io.TextIOWrapper(raw, write_through=True) as pipe:
+        yield pipe
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("stream", [unread_pipe, ClosedTerminal])
+def test_whoever_stops_listening_stops_nothing(
+    log_format: LogFormat, stream: Callable[[], contextlib.AbstractContextManager[io.TextIOBase]], capfd: Capture
+) -> None:
+    # Inside the test, since pytest puts its own stderr in place before each one.
+    with stream() as deaf, contextlib.redirect_stderr(deaf):
+        console = Console(log_format)
+        for _ in range(2):
+            console.say("one step")
+            console.warn("look here")
+            console.error(GhvmError("it broke", details="for a reason", resolution="mend it"))
+        console.result("the result")
+    assert capfd.readouterr().out == "the result\n"
+
+
+def test_a_reader_that_stalls_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three megabytes into a pipe that takes 64 KiB: this returns, or the test's deadline ends it."""
+    read, write = os.pipe()
+    with os.fdopen(write, "wb", buffering=0) as raw, io.TextIOWrapper(raw, write_through=True) as pipe:
+        monkeypatch.setattr(sys, "stderr", pipe)
+        console = Console("json")
+        with console.from_a_thread():
+            for number in range(3000):
+                console.say("x" * 1000, number=number)
+        monkeypatch.undo()
+        os.close(read)
+
+
+def test_what_was_told_from_a_thread_is_there_at_the_end(capsys: Capture) -> None:
+    console = Console("json")
+    with console.from_a_thread():
+        for number in range(10):
+            console.say("step", number=number)
+    assert [json.loads(line)["number"] for line in capsys.readouterr().err.splitlines()] == list(range(10))

@@ -93,3 +93,22 @@ def test_it_is_for_its_user_only_and_gone_at_the_end(path: Path) -> None:
     path.touch()  # left by a run that was killed
     talk(path, Run(), work)
     assert not path.exists()
+
+
+def test_a_talk_that_goes_on_does_not_outlive_the_run(path: Path) -> None:
+    noises: list[object] = []
+
+    async def work() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: noises.append(context))
+        async with asyncio.timeout(SECONDS):
+            async with control_socket(path, Run().handle):
+                reader, writer = await asyncio.open_unix_connection(path)
+                writer.write(b'{"do":"status"}\n')
+                assert await reader.readline()
+            assert await reader.read() == b""
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(work())
+    assert noises == []

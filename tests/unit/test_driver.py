@@ -205,6 +205,42 @@ def test_a_vm_that_survives_its_kill_does_not_hold_up_the_end() -> None:
     assert run.seconds == 310
 
 
+def test_a_poll_that_finds_nothing_does_not_replace_the_deletion() -> None:
+    run = played([*TO_IDLE, (10, ev.GitHubSaysGone()), (20, DRAIN)])
+    assert run.calls[2:] == [(20, "deregister"), (20, "power-down")]
+    assert run.state.outcome is Outcome.DRAINED
+
+
+def test_a_runner_that_was_gone_and_is_back_is_no_ghost() -> None:
+    run = played([*TO_IDLE, (10, ev.GitHubSaysGone()), (20, ev.GitHubSaysIdle())])
+    assert run.state.outcome is Outcome.IDLE_TIMEOUT
+
+
+@pytest.mark.parametrize("code", [134, 127])
+def test_a_listener_that_crashed_or_is_missing_did_no_job(code: int) -> None:
+    run = played([*TO_IDLE, (50, ev.ListenerExited(code)), (60, OFF)])
+    assert run.state.outcome is Outcome.LISTENER_FAILED
+
+
+def test_a_guest_that_stays_on_after_its_job_is_ended_but_not_blamed() -> None:
+    keep = Policy(boot=300, job=3600, shutdown_after_job=False)
+    run = played([*TO_IDLE, (10, STARTED), (50, FINISHED)], keep)
+    assert run.state.outcome is Outcome.JOB_DONE
+    assert run.calls[-1:] == [(3610, "power-down")]
+
+
+def test_a_guest_that_leaves_while_it_is_drained_is_drained() -> None:
+    run = played([*TO_IDLE, (50, DRAIN), (55, OFF)], removals=[ev.DeregisterFailed()])
+    assert run.state.outcome is Outcome.DRAINED
+
+
+def test_a_github_that_changes_its_mind_does_not_put_off_the_end() -> None:
+    idle = [(60 + 500 * turn, ev.GitHubSaysIdle()) for turn in range(7)]
+    run = played([*TO_IDLE, (50, DRAIN), *idle], removals=[ev.DeregisterRefused()])
+    assert run.names.count("deregister") == 1 + len(idle)
+    assert run.calls[-1:] == [(3650, "power-down")]
+
+
 async def never() -> Event:
     answer: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
     return await answer

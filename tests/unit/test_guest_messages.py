@@ -156,3 +156,9 @@ def test_a_shell_reads_start_as_it_was_meant(shell: list[str], tmp_path_factory:
     said = process.run([*shell, "-c", READ, "sh", str(sent)], timeout=30)
     lines = [line for line in said.splitlines() if not line.startswith("sha256=")]
     assert lines == ["jitconfig=config==", "time=7", "hostname=host-1", f"env=A={value}", "B=", "keep-running=1"]
+
+
+@pytest.mark.parametrize(("kind", "field"), [("log", "text"), ("job-finished", "result"), ("refused", "why")])
+def test_what_a_guest_says_is_one_line_and_drives_nothing(kind: str, field: str) -> None:
+    line = json.dumps({"type": kind, "stream": "runner", field: "a\nb\rc\x1bd\u202ee\u2028f\tg"})
+    assert getattr(decode(line.encode()), field) == "a\ufffdb\ufffdc\ufffdd\ufffde\ufffdf\tg"

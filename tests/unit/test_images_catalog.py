@@ -164,6 +164,19 @@ def test_what_is_no_image_is_ignored_with_one_warning(site: Site) -> None:
     assert sorted(warning.split(":")[1].split()[0] for warning in site.warnings) == ["'odd", "raw.qcow2", "spec.json"]
 
 
+@pytest.mark.parametrize("file", ["ubuntu.qcow2", "ubuntu.json", "ubuntu.json.sig", "ubuntu.vmlinuz"])
+def test_what_a_link_leads_to_is_not_served(site: Site, tmp_path: Path, file: str) -> None:
+    site.bundle("ubuntu", b"kernel")
+    site.write("ubuntu.json.sig", b"signed")
+    assert site.refresh().images == ("ubuntu",)
+    linked = site.images / file
+    linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+    site.catalog = site.anew()
+    assert site.refresh().images == ()
+    assert len(site.warnings) == 1
+
+
 def test_a_bundle_that_is_not_what_its_manifest_says_is_ignored(site: Site) -> None:
     site.bundle("ubuntu", b"kernel")
     site.write("ubuntu.vmlinuz", b"KERNEL")

@@ -98,7 +98,8 @@ def test_the_record_comes_before_the_question(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "permanent", "settled"), [(403, True, True), (404, True, True), (429, False, True), (503, False, False)]
+    ("status", "permanent", "settled"),
+    [(403, True, True), (404, True, True), (409, False, True), (429, False, True), (503, False, False)],
 )
 def test_a_refusal_for_good_one_for_now_and_no_word_at_all(
     scene: Scene, status: int, permanent: bool, settled: bool
@@ -113,6 +114,8 @@ def test_a_refusal_for_good_one_for_now_and_no_word_at_all(
 
 
 def test_a_run_that_ends_while_it_asks_still_hears_the_answer(scene: Scene) -> None:
+    scene.spoil(method="POST", path=MINT, delay=0.2, count=1)
+
     async def end_while_asking() -> None:
         minting = asyncio.create_task(scene.registration.mint())
         await asyncio.sleep(0)  # it has begun: the record is written and the question is on its way
@@ -120,12 +123,24 @@ def test_a_run_that_ends_while_it_asks_still_hears_the_answer(scene: Scene) -> N
         minting.cancel()
         await asyncio.gather(minting, return_exceptions=True)
         assert minting.cancelled()
+        assert scene.names == []
         await scene.registration.release()
 
     asyncio.run(end_while_asking())
     assert scene.registration.config is not None
     assert scene.names == []
     assert scene.run.settled
+
+
+@pytest.mark.parametrize(("age", "settled"), [(299, False), (301, True)])
+def test_what_never_appeared_may_still_do_so_for_five_minutes(scene: Scene, age: float, settled: bool) -> None:
+    scene.spoil(method="POST", path=MINT, cut="before", count=1)
+    asyncio.run(scene.registration.mint())
+    runner = scene.run.record.runner
+    assert runner is not None
+    scene.run.update(runner=runner.model_copy(update={"asked": NOW - age}))
+    asyncio.run(scene.registration.release())
+    assert scene.run.settled is settled
 
 
 def test_a_busy_runner_is_not_deregistered(scene: Scene) -> None:

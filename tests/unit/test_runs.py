@@ -100,6 +100,11 @@ def test_events_are_bounded(run: RunDirectory) -> None:
     assert (run.path / runs.EVENTS).stat().st_size <= 4 << 20
 
 
+def test_events_that_cannot_be_written_are_lost_in_silence(run: RunDirectory) -> None:
+    (run.path / runs.EVENTS).mkdir()  # no file can be opened there, not even by root
+    run.log("Launched", phase="booting")
+
+
 @given(st.binary())
 def test_no_record_makes_read_raise(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "demo-0001"

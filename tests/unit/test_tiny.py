@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from ghrunner_vm import process
-from ghrunner_vm.simulator.tiny import cpio, modules
+from ghrunner_vm.simulator.tiny import cpio, modules, packages
 from ghrunner_vm.simulator.tiny.packages import Unpacked
 
 needs_cpio = pytest.mark.skipif(shutil.which("cpio") is None, reason="needs cpio")
@@ -105,3 +105,14 @@ def test_a_file_may_be_named_with_hyphens(kernel: Kernel) -> None:
 def test_a_similar_name_is_another_module(kernel: Kernel) -> None:
     kernel.add("virtio_pci_modern_dev")
     assert modules.in_order(kernel.unpacked, ["virtio_pci"]) == {}
+
+
+def test_nobody_else_can_put_a_package_among_the_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "apt-get").write_text(f"#!/bin/sh\nstat -c %a . > {tmp_path}/mode\nexit 1\n", encoding="utf-8")
+    (tools / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    with pytest.raises(process.CommandFailed):
+        packages.unpack(("linux-image-none",), tmp_path / "out")
+    assert int((tmp_path / "mode").read_text(encoding="utf-8"), 8) & 0o022 == 0

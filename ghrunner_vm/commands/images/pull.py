@@ -1,12 +1,11 @@
 """`ghvm images pull`: bring an image into the cache."""
 
-import contextlib
 from pathlib import Path
 
 import click
 
 from ghrunner_vm.config import images_directory, load
-from ghrunner_vm.console import Advance, Console
+from ghrunner_vm.console import Console, Meter
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images.errors import PullCancelled
 from ghrunner_vm.images.manifest import check_name
@@ -40,30 +39,13 @@ def pull(
     settings = load({"images_server": images_server, "images_cache_dir": images_cache_dir})
     store = ImageStore(images_directory(settings))
     try:
-        with ImageServer(settings.images_server) as server, _Bar(console, name) as bar:
+        with ImageServer(settings.images_server) as server, Meter(console.progress, name) as bar:
             pulled = pull_image(store, server, name, commit=commit, progress=bar.show)
     except KeyboardInterrupt:
         raise PullCancelled(
             "The pull was interrupted", resolution="The same command goes on with what is complete."
         ) from None
     _render(console, pulled, as_json)
-
-
-class _Bar(contextlib.ExitStack):
-    """A progress bar that appears with the first byte, when the total is known if it ever is."""
-
-    def __init__(self, console: Console, name: str) -> None:
-        super().__init__()
-        self._console = console
-        self._name = name
-        self._advance: Advance | None = None
-        self._shown = 0
-
-    def show(self, done: int, total: int | None) -> None:
-        if self._advance is None:
-            self._advance = self.enter_context(self._console.progress(self._name, total))
-        self._advance(done - self._shown)
-        self._shown = done
 
 
 def _check(what: str, value: str | None) -> None:

@@ -1,0 +1,27 @@
+"""Options that several subcommands share, by the same names."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+PATH = click.Path(path_type=Path)
+
+_GITHUB = (
+    click.option("--github-client-id", metavar="ID", help="Client ID of the GitHub App."),
+    click.option("--github-private-key", metavar="PATH", type=PATH, help="Private key of the GitHub App, a PEM file."),
+    click.option("--github-org", metavar="NAME", help="Organization of the runners."),
+    click.option("--github-repo", metavar="OWNER/NAME", help="Repository of the runners."),
+    click.option("--github-enterprise", metavar="NAME", help="Enterprise of the runners (token only)."),
+    click.option("--github-api-url", metavar="URL", help="GitHub's API.  [default: https://api.github.com]"),
+)
+
+
+def github_options(command: Command) -> Command:
+    """Whom to register runners with, and as whom."""
+    for option in reversed(_GITHUB):
+        command = option(command)
+    return command

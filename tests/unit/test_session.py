@@ -1,0 +1,77 @@
+"""What a session tells others, without a machine: its record, its troubles, and how it is stopped."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ghrunner_vm import app, config, runs
+from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle.control import Stop
+from ghrunner_vm.lifecycle.machine import Phase, State
+from ghrunner_vm.lifecycle.session import Means, _Session
+from ghrunner_vm.spec import Spec
+from tests.unit.test_driver import WrittenHands
+
+SPEC = Spec.model_validate(
+    {
+        "label": "demo",
+        "image": "ubuntu",
+        "arch": "x86_64",
+        "cpu-cores": 1,
+        "ram": "1G",
+        "root-disk": "1G",
+        "timeout-seconds": 60,
+    }
+)
+
+
+class Scene:
+    """A session with its run directory; nothing was launched."""
+
+    def __init__(self, directory: Path) -> None:
+        flags = {"state_dir": directory, "allow_host_loopback": True}
+        plan = app.plan(config.load(flags, environ={}, files=[]), SPEC)
+        self.told: list[tuple[str, str]] = []
+        # They are for the preparation, which is not tested here.
+        means = Means(**dict.fromkeys(("github", "images", "accelerator", "engine", "collect")))  # type: ignore[arg-type]
+        self.session = _Session(plan, means, self._tell, contextlib.AsyncExitStack())
+
+    def _tell(self, step: str, words: str, **_: object) -> None:
+        self.told.append((step, words))
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    scene = Scene(tmp_path)
+    with runs.create(tmp_path / "runs", scene.session._record()) as run:
+        scene.session._run = run
+        yield scene
+
+
+def test_a_record_that_cannot_be_written_is_trouble_only(scene: Scene) -> None:
+    run = scene.session._run
+    assert run is not None
+    run.path = run.path / "missing"
+    before = State(phase=Phase.READY)
+    scene.session._observe(before, ev.ListenerStarted(), replace(before, phase=Phase.IDLE))
+    assert [step for step, _ in scene.told] == ["trouble", "idle"]
+    assert "No such file" in scene.told[0][1]
+
+
+@pytest.mark.parametrize(("times", "abandoned"), [(1, False), (2, True)])
+def test_a_second_stop_now_leaves_github_to_gc(scene: Scene, times: int, abandoned: bool) -> None:
+    session = scene.session
+
+    async def stop() -> None:
+        session.driver.launched(WrittenHands(session.driver))
+        for _ in range(times):
+            session._control(Stop(do="stop", now=True))
+        await session.driver.run()
+
+    asyncio.run(stop())
+    assert session._abandoned.is_set() is abandoned
