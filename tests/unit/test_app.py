@@ -9,7 +9,7 @@ import pytest
 
 from ghrunner_vm import app, config, process, runs
 from ghrunner_vm.config import Settings
-from ghrunner_vm.console import Advance
+from ghrunner_vm.console import Advance, Meter
 from ghrunner_vm.errors import PermanentError, UsageError
 from ghrunner_vm.runs import ProcessRecord, RunnerRecord, RunRecord
 from ghrunner_vm.spec import Spec

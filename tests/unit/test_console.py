@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
