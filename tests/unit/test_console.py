@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -139,8 +140,10 @@ def test_a_reader_that_stalls_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -
         with console.from_a_thread():
             for number in range(3000):
                 console.say("x" * 1000, number=number)
-        monkeypatch.undo()
         os.close(read)
+        for thread in threading.enumerate():
+            if thread.name == "narration":
+                thread.join(30)
 
 
 def test_what_was_told_from_a_thread_is_there_at_the_end(capsys: Capture) -> None:
