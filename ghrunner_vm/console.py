@@ -115,9 +115,11 @@ class Console:
             yield
         finally:
             self._backlog = None
-            with contextlib.suppress(queue.Full):
+            try:
                 backlog.put(None, timeout=_FLUSH_SECONDS)
                 teller.join(_FLUSH_SECONDS)
+            except queue.Full:
+                _discard(backlog)
 
     def _narrate(self, level: str, message: str, fields: Mapping[str, object], *, style: str) -> None:
         def write() -> None:
@@ -138,6 +140,13 @@ class Console:
                 sys.stderr.flush()
             else:
                 self._err.print(Text(printable(message), style=style))
+
+
+def _discard(backlog: Backlog) -> None:
+    with contextlib.suppress(queue.Empty):
+        while True:
+            backlog.get_nowait()
+    backlog.put_nowait(None)
 
 
 def _tell_all(backlog: Backlog) -> None:
