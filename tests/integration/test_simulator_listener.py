@@ -21,8 +21,6 @@ SCOPE = Scope("orgs", "demo-org")
 HOSTED = {"ACTIONS_RUNNER_RETURN_JOB_RESULT_FOR_HOSTED": "1"}
 OUTDATED = {"ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE": "1"}
 
-pytestmark = pytest.mark.skipif(shutil.which("busybox") is None, reason="needs busybox")
-
 
 @pytest.fixture
 def sim() -> Iterator[Simulator]:
@@ -40,7 +38,7 @@ def applets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=["ash", "dash", "bash"])
 def guest(request: pytest.FixtureRequest, applets: Path, tmp_path: Path) -> Iterator["Guest"]:
     if request.param != "ash" and shutil.which(request.param) is None:
-        pytest.skip(f"needs {request.param}")
+        pytest.fail(f"{request.param} is missing: run tools/setup test")
     with Guest(request.param, applets, tmp_path / "runner") as made:
         yield made
 

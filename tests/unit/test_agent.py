@@ -30,7 +30,7 @@ def applets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("applets")
     busybox = shutil.which("busybox")
     if busybox is None:
-        pytest.skip("needs busybox")
+        pytest.fail("busybox is missing: run tools/setup test")
     subprocess.run([busybox, "--install", "-s", str(directory)], check=True, timeout=SECONDS)
     return directory
 
@@ -43,7 +43,7 @@ def guest(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guest]:
     elif dash := shutil.which("dash"):
         made = Guest([dash], "$PATH", tmp_path)
     else:
-        pytest.skip("needs dash")
+        pytest.fail("dash is missing: run tools/setup test")
     with made:
         yield made
 

@@ -148,7 +148,7 @@ done <"$1"
 @pytest.mark.parametrize("shell", [["dash"], ["busybox", "ash"]])
 def test_a_shell_reads_start_as_it_was_meant(shell: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     if shutil.which(shell[0]) is None:
-        pytest.skip(f"needs {shell[0]}")
+        pytest.fail(f"{shell[0]} is missing: run tools/setup test")
     value = "a b\\n$HOME `id` 'x' \"y\" \u00e9"
     start = Start("config==", 7, b"", "host-1", {"A": value, "B": ""}, keep_running=True)
     sent = tmp_path_factory.mktemp("start") / "sent"

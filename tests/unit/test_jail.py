@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shlex
-import shutil
 from pathlib import Path
 from subprocess import DEVNULL  # noqa: TID251 a constant: nothing is started with it
 
@@ -79,7 +78,6 @@ def test_a_device_is_reached_through_its_group_unless_that_is_roots(tmp_path: Pa
 
 
 @as_root
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
 def test_nothing_is_left_of_root() -> None:
     said = process.run(confined(["cat", "/proc/self/status"], Identity(BASE)), timeout=30)
     status = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
@@ -90,7 +88,6 @@ def test_nothing_is_left_of_root() -> None:
     assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
 
 
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
 def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     """The shell in between starts it and is killed: the end of the pipe is the end of all that hold it."""
     os.mkfifo(tmp_path / "up")

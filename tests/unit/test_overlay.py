@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from ghrunner_vm import process
 from ghrunner_vm.errors import PermanentError, UsageError
 from ghrunner_vm.vm.overlay import overlay, virtual_size
 
-pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
 MIB = 1 << 20
 
 

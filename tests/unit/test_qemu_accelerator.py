@@ -21,13 +21,11 @@ def identity(tmp_path: Path) -> Iterator[Identity]:
         yield leased
 
 
-@pytest.mark.skipif(QEMU is None, reason="needs qemu-system-x86_64")
 def test_the_rom_is_executed_by_a_real_qemu(identity: Identity) -> None:
     assert QEMU is not None
     assert accelerator.executes(QEMU, "tcg", identity)
 
 
-@pytest.mark.skipif(QEMU is None, reason="needs qemu-system-x86_64")
 def test_another_rom_proves_nothing(identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
     # The same guest with the value left out: QEMU must end for the right reason, not for any.
     wrong = accelerator.rom().replace(b"\xb0\x2a", b"\xb0\x2b")
