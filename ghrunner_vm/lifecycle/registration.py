@@ -36,6 +36,7 @@ class Registration:
         self._group_id = group_id
         self._trouble = trouble
         self._clock = clock
+        self._registered = asyncio.Event()
         self._asking: asyncio.Future[JitConfig] | None = None
         self.config: JitConfig | None = None
         self.refusal: GhvmError | None = None
@@ -45,6 +46,10 @@ class Registration:
     def name(self) -> str:
         """The runner's name: the run's, so that one word finds it everywhere."""
         return self._run.record.id
+
+    def secret(self) -> str:
+        """The registration for the guest."""
+        return self._minted().encoded.get_secret_value()
 
     async def mint(self) -> Event:
         """Register the runner: once, under this name only. The record comes first."""
@@ -65,7 +70,8 @@ class Registration:
         return ev.Minted()
 
     async def sight(self) -> Sight:
-        """How GitHub sees the runner."""
+        """How GitHub sees the runner; waits until it is registered."""
+        await self._registered.wait()
         config = self._minted()
         return await in_daemon_thread(lambda: self._github.sight(config.runner_id, config.name), name="sight")
 
@@ -106,6 +112,7 @@ class Registration:
 
     def _learn(self, config: JitConfig) -> None:
         self.config = config
+        self._registered.set()
         if self._run.record.runner is not None:
             changes = {"id": config.runner_id, "state": "registered"}
             self._run.update(runner=self._run.record.runner.model_copy(update=changes))

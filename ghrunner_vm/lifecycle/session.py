@@ -13,16 +13,16 @@ from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import GhvmError, PermanentError
 from ghrunner_vm.files import shared_lock
 from ghrunner_vm.github.client import GitHub
-from ghrunner_vm.github.models import Sight
 from ghrunner_vm.guest import messages as said
 from ghrunner_vm.guest.channel import GuestChannel
-from ghrunner_vm.guest.messages import POWER_OFF, GuestMessage, Start
+from ghrunner_vm.guest.messages import GuestMessage
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.control import Request, Stop, control_socket
 from ghrunner_vm.lifecycle.driver import Driver
 from ghrunner_vm.lifecycle.events import DrainReason, Event
+from ghrunner_vm.lifecycle.hands import AgentHands, Handover
 from ghrunner_vm.lifecycle.machine import Phase, Policy, State
 from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.lifecycle.registration import Registration, released_at_end
@@ -244,12 +244,14 @@ class _Session:
         console = self._stack.enter_context(Ring(run.path / runs.CONSOLE))
         silent = asyncio.Event()
         channel = GuestChannel(machine.agent)
-        hands = _Hands(self._plan, self._means.clock, machine, channel, registration, self._tell)
+        keep_running = not self._plan.policy.shutdown_after_job
+        handover = Handover(self._means.clock, keep_running, self._plan.environment)
+        hands = AgentHands(machine, channel, registration, handover)
         sources = (
             read_console(machine, console.write, silent),
             self._listen(channel),
             await_end(machine, post, silent, self._console),
-            watch_github(hands.sight, hands.wake, self._plan.poll_seconds, post, self._trouble),
+            watch_github(registration.sight, hands.wake, self._plan.poll_seconds, post, self._trouble),
             in_daemon_thread(self._collect, name="gc"),
         )
         for source in sources:
@@ -279,6 +281,8 @@ class _Session:
         self._run.log(type(event).__name__, phase=after.phase.value, detail=_detail(event))
         if after.abandoned:
             self._abandoned.set()
+        if isinstance(event, ev.Minted):
+            self._tell("registered", f"registered as {self._id}", runner=self._id)
         if after.phase is not before.phase or after.outcome is not before.outcome:
             self._record_phase(self._run, after)
         if after.phase is not before.phase and after.phase in _WORDS:
@@ -325,64 +329,6 @@ class _Session:
             created=now,
             ssh_port=self._plan.ssh_port,
         )
-
-
-class _Hands:
-    """What the driver does to the world."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        clock: Clock,
-        machine: VirtualMachine,
-        channel: GuestChannel,
-        registration: Registration,
-        tell: Tell,
-    ) -> None:
-        self._plan = plan
-        self._clock = clock
-        self._machine = machine
-        self._channel = channel
-        self._registration = registration
-        self._tell = tell
-        self._registered = asyncio.Event()
-        self.wake = asyncio.Event()
-
-    async def mint(self) -> Event:
-        event = await self._registration.mint()
-        if isinstance(event, ev.Minted):
-            self._tell("registered", f"registered as {self._registration.name}", runner=self._registration.name)
-            self._registered.set()
-        return event
-
-    async def sight(self) -> Sight:
-        await self._registered.wait()
-        return await self._registration.sight()
-
-    async def send_start(self) -> None:
-        config = self._registration.config
-        assert config is not None  # noqa: S101 the machine sends after Minted only
-        start = Start(
-            jitconfig=config.encoded.get_secret_value(),
-            time=int(self._clock.wall()),
-            entropy=os.urandom(64),
-            hostname=self._registration.name,
-            environment=self._plan.environment,
-            keep_running=not self._plan.policy.shutdown_after_job,
-        )
-        await self._channel.send(start.encode())
-
-    async def deregister(self) -> Event:
-        return await self._registration.deregister()
-
-    async def power_down(self) -> None:
-        await asyncio.gather(self._channel.send(POWER_OFF), self._machine.power_down())
-
-    def look(self) -> None:
-        self.wake.set()
-
-    def kill(self) -> None:
-        self._machine.kill()
 
 
 _WORDS = {
