@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Literal, NoReturn
 
@@ -13,6 +14,9 @@ import click
 from ghrunner_vm import __version__
 from ghrunner_vm.errors import ExitCode, GhvmError, InfrastructureError, UsageError
 from ghrunner_vm.files import is_disk_full
+
+NARRATION = "narration"
+"""The name of the thread that narrates: see Console.from_a_thread."""
 
 # Module and attribute of each command with its line in the help, so that the help imports none of them.
 _COMMANDS = {
@@ -74,8 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 the boundary
         code = _report(error, words)
+    if _nobody_reads():
+        os._exit(int(code or 0))  # the interpreter's own end would wait for the reader of stderr
     _flush_narration()
     sys.exit(int(code or 0))
+
+
+def _nobody_reads() -> bool:
+    """Whether the narration is stuck in a terminal or pipe that takes no more."""
+    return any(thread.name == NARRATION and thread.is_alive() for thread in threading.enumerate())
 
 
 def _flush_narration() -> None:
@@ -96,7 +107,8 @@ def _report(error: Exception, words: Sequence[str]) -> ExitCode:
         logging.getLogger(__name__).debug("traceback", exc_info=error)
     if not isinstance(error, GhvmError):
         error = _foreseen(error)
-    Console(_log_format(words)).error(error)
+    if not _nobody_reads():
+        Console(_log_format(words)).error(error)
     return error.exit_code
 
 

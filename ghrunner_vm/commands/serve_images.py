@@ -3,7 +3,7 @@
 import contextlib
 import ipaddress
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -13,7 +13,8 @@ from ghrunner_vm.images.catalog import Snapshot
 from ghrunner_vm.images.server import ImageService, serve
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
-_WATCH_SECONDS = 1.0
+_WATCH_SECONDS = 0.5
+_FLAGS = "serving the images in {directory}; to use them, add\n\n    --images-server {url}\n"
 pass_console = click.make_pass_decorator(Console, ensure=True)
 
 
@@ -39,9 +40,7 @@ def serve_images(console: Console, directory: Path, host: str, port: int, cache_
         _signals_held(),
         serve(directory, host=host, port=port, cache_dir=cache_dir, warn=console.warn, changed=changed) as service,
     ):
-        console.result(f"serving the images in {directory}; to use them, add\n")
-        console.result(f"    --images-server {service.url}\n")
-        _wait(service)
+        _wait(service, lambda: console.result(_FLAGS.format(directory=directory, url=service.url)))
 
 
 @contextlib.contextmanager
@@ -54,9 +53,14 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _wait(service: ImageService) -> None:
+def _wait(service: ImageService, announce: Callable[[], None]) -> None:
+    """Until told to stop; `announce` once there is something to ask for."""
+    announced = False
     while signal.sigtimedwait(_STOP, _WATCH_SECONDS) is None:
         service.require_alive()
+        if not announced and service.latest is not None:
+            announced = True
+            announce()
 
 
 def _is_loopback(host: str) -> bool:

@@ -174,3 +174,30 @@ def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "missing.json" in done.stderr
+
+
+STALLED = """
+import click
+from ghrunner_vm import cli
+from ghrunner_vm.console import Console
+
+@click.command()
+def chatty():
+    console = Console("json")
+    with console.from_a_thread():
+        for _ in range(3000):
+            console.say("x" * 1000)
+
+cli._LazyGroup.get_command = lambda *_: chatty
+cli.main(["chatty"])
+"""
+
+
+def test_a_reader_of_stderr_that_stalls_does_not_keep_the_process() -> None:
+    """The pipe stays open and full: the process ends all the same, with its own exit code."""
+    read, write = os.pipe()
+    try:
+        assert run([sys.executable, "-c", STALLED], stderr=write, timeout=60, check=False).returncode == 0
+    finally:
+        os.close(write)
+        os.close(read)
