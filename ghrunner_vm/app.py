@@ -23,7 +23,7 @@ from ghrunner_vm.images.pull import pull
 from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore, LeasedImage
 from ghrunner_vm.lifecycle.gc import Collected, collect
-from ghrunner_vm.lifecycle.machine import Policy
+from ghrunner_vm.lifecycle.state import Policy
 from ghrunner_vm.lifecycle.session import Means, Plan
 from ghrunner_vm.runs import RunnerRecord
 from ghrunner_vm.spec import Spec
@@ -40,7 +40,7 @@ Warn = Callable[[str], None]
 
 def github_client(settings: Settings, warn: Warn) -> GitHub:
     """A client for the configured scope. Raises UsageError or PermanentError if the settings do not suffice."""
-    return GitHub(settings.github_api_url, Scope.parse(settings.scope()), _auth(settings, warn))
+    return GitHub(settings.github_api_url, Scope.parse(settings.scope()), _auth(settings, warn), warn=warn)
 
 
 def _auth(settings: Settings, warn: Warn) -> Auth:

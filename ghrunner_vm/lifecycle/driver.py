@@ -6,7 +6,8 @@ from typing import Protocol
 
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.events import Effect, Event, Timer
-from ghrunner_vm.lifecycle.machine import Phase, Policy, State, step
+from ghrunner_vm.lifecycle.machine import step
+from ghrunner_vm.lifecycle.state import Phase, Policy, State
 
 Observer = Callable[[State, Event, State], None]
 
@@ -59,10 +60,10 @@ class Driver:
         """End `run` with this error: the preparation failed, or a part of the supervision did."""
         self._queue.put_nowait(error)
 
-    def launched(self, hands: Hands) -> None:
+    def launched(self, hands: Hands, launched: ev.Launched = ev.Launched()) -> None:  # noqa: B008 frozen
         """The machine runs: from now on there is something to act on."""
         self._hands = hands
-        self.post(ev.Launched())
+        self.post(launched)
 
     async def run(self) -> State:
         """Until the end of the run. Raises what `fail` was given."""

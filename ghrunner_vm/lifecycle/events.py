@@ -34,12 +34,18 @@ class DrainReason(Enum):
 
 @dataclass(frozen=True)
 class Launched:
-    """The virtual machine runs; its guest boots."""
+    """The virtual machine runs; its guest boots.
+
+    `registered`: with its registration, so that a job may reach it at any time. `silent`: no agent will tell of it.
+    """
+
+    registered: bool = False
+    silent: bool = False
 
 
 @dataclass(frozen=True)
 class AgentReady:
-    """The guest's agent waits for a registration."""
+    """The guest waits for a registration: its agent said so, or an image without one has asked for it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class MintFailed:
 
 @dataclass(frozen=True)
 class ListenerStarted:
-    """The guest says that its listener runs."""
+    """The listener runs: the guest says so, or GitHub sees it online."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,9 @@ class GitHubSaysGone:
 
 @dataclass(frozen=True)
 class Deregistered:
-    """The registration is deleted: no job can arrive any more."""
+    """The registration is deleted: no job can arrive any more. `gone`: GitHub had no such runner before."""
+
+    gone: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class Outcome(Enum):
     VANISHED = ("vanished", ExitCode.OK, "GitHub no longer knew the runner, and the guest had told of no job")
     JOB_TIMEOUT = ("job-timeout", ExitCode.JOB_TIMEOUT, "the job was ended at its timeout")
     INTERRUPTED = ("interrupted", ExitCode.INTERRUPTED, "interrupted")
-    BOOT_TIMEOUT = ("boot-timeout", ExitCode.NOT_UP, "the guest's agent did not report within the boot timeout")
+    BOOT_TIMEOUT = ("boot-timeout", ExitCode.NOT_UP, "the guest did not report within the boot timeout")
     BOOT_FAILED = ("boot-failed", ExitCode.NOT_UP, "the virtual machine ended before it could take a job")
     START_TIMEOUT = ("start-timeout", ExitCode.NOT_UP, "the guest took its registration but started no listener")
     REFUSED = ("refused", ExitCode.NOT_UP, "the guest's agent refused the registration")

@@ -86,7 +86,7 @@ class Registration:
         if removal is Removal.BUSY:
             return ev.DeregisterRefused()
         self.forget()
-        return ev.Deregistered()
+        return ev.Deregistered(gone=removal is Removal.GONE)
 
     def forget(self) -> None:
         """GitHub holds nothing of this run any more."""

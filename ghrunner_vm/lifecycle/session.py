@@ -13,20 +13,22 @@ from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import GhvmError, PermanentError
 from ghrunner_vm.files import shared_lock
 from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.github.models import Sight
 from ghrunner_vm.guest import messages as said
-from ghrunner_vm.guest.channel import GuestChannel
 from ghrunner_vm.guest.messages import GuestMessage
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
 from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle.agent import AgentImage, Handover
+from ghrunner_vm.lifecycle.contract import Contract
 from ghrunner_vm.lifecycle.control import Request, Stop, control_socket
 from ghrunner_vm.lifecycle.driver import Driver
 from ghrunner_vm.lifecycle.events import DrainReason, Event
-from ghrunner_vm.lifecycle.hands import AgentHands, Handover
-from ghrunner_vm.lifecycle.machine import Phase, Policy, State
 from ghrunner_vm.lifecycle.outcome import Outcome
+from ghrunner_vm.lifecycle.plain import PlainImage
 from ghrunner_vm.lifecycle.registration import Registration, released_at_end
 from ghrunner_vm.lifecycle.sources import await_end, background, from_guest, read_console, signals, watch_github
+from ghrunner_vm.lifecycle.state import Phase, Policy, State
 from ghrunner_vm.ring import Ring, tail
 from ghrunner_vm.runs import ProcessRecord, RunDirectory, RunRecord
 from ghrunner_vm.spec import Spec
@@ -182,8 +184,11 @@ class _Session:
         await in_daemon_thread(lambda: means.github.runner_named(self._id), name="github")
         image = await self._image(run)
         disk = await self._enter(overlay(run.path, image.disk_fd, plan.spec.root_disk))
-        machine = await self._launch(run, identity, self._describe(run, image, disk, accelerator, identity))
-        await self._supervise(run, machine)
+        registration = await self._register(run)
+        contract = await self._contract(image.manifest, registration)
+        description = self._describe(run, image, disk, accelerator, identity, contract)
+        machine = await self._launch(run, identity, description)
+        await self._supervise(run, machine, registration, contract)
 
     async def _image(self, run: RunDirectory) -> LeasedImage:
         name, images = self._plan.spec.image, self._means.images
@@ -208,6 +213,26 @@ class _Session:
         self._stack.push(resource)
         return value
 
+    async def _register(self, run: RunDirectory) -> Registration:
+        """The run's claim on a registration. None is asked for before its time comes."""
+        labels, group = self._plan.spec.all_labels, self._plan.group_id
+        registration = Registration(self._means.github, run, labels, group, self._trouble, self._means.clock)
+        self._registration = registration
+        await self._stack.enter_async_context(released_at_end(registration, self._abandoned))
+        return registration
+
+    async def _contract(self, manifest: Manifest, registration: Registration) -> Contract:
+        keep_running = not self._plan.policy.shutdown_after_job
+        if manifest.agent is not None:
+            handover = Handover(self._means.clock, keep_running, self._plan.environment)
+            return AgentImage(registration, handover, self._hear, self._channel_closed)
+        plain = PlainImage(registration, self.driver.post, self._fetch_refused)
+        offered = plain.offered(self._plan.spec.credential, keep_running=keep_running)
+        await self._stack.enter_async_context(offered)
+        if plain.launched.registered:
+            self._tell_registered()
+        return plain
+
     async def _launch(self, run: RunDirectory, identity: Identity, description: VmDescription) -> VirtualMachine:
         launch = self._means.engine(identity).launch(description, run.path)
         machine = await self._stack.enter_async_context(launch)
@@ -217,7 +242,13 @@ class _Session:
         return machine
 
     def _describe(
-        self, run: RunDirectory, image: LeasedImage, disk: int, accelerator: Accelerator, identity: Identity
+        self,
+        run: RunDirectory,
+        image: LeasedImage,
+        disk: int,
+        accelerator: Accelerator,
+        identity: Identity,
+        contract: Contract,
     ) -> VmDescription:
         spec = self._plan.spec
         locks = (run.lock, image.lease_fd, *(() if identity.lock is None else (identity.lock,)))
@@ -231,36 +262,43 @@ class _Session:
             overlay=disk,
             boot=_boot(image),
             network=UserNetwork(self._plan.ssh_port),
+            credentials=contract.credentials,
             held=tuple(self._stack.enter_context(shared_lock(lock)) for lock in locks),
         )
 
-    async def _supervise(self, run: RunDirectory, machine: VirtualMachine) -> None:
+    async def _supervise(
+        self, run: RunDirectory, machine: VirtualMachine, registration: Registration, contract: Contract
+    ) -> None:
         fail, post = self.driver.fail, self.driver.post
-        registration = self._registration = Registration(
-            self._means.github, run, self._plan.spec.all_labels, self._plan.group_id, self._trouble, self._means.clock
-        )
-        await self._stack.enter_async_context(released_at_end(registration, self._abandoned))
         # The console outlives the supervision: what the guest prints last is what explains its end.
         console = self._stack.enter_context(Ring(run.path / runs.CONSOLE))
         silent = asyncio.Event()
-        channel = GuestChannel(machine.agent)
-        keep_running = not self._plan.policy.shutdown_after_job
-        handover = Handover(self._means.clock, keep_running, self._plan.environment)
-        hands = AgentHands(machine, channel, registration, handover)
+        hands = contract.hands(machine)
+
+        async def look() -> Sight:
+            sight = await registration.sight()
+            contract.seen(sight)
+            return sight
+
         sources = (
             read_console(machine, console.write, silent),
-            self._listen(channel),
+            contract.attend(hands),
             await_end(machine, post, silent, self._console),
-            watch_github(registration.sight, hands.wake, self._plan.poll_seconds, post, self._trouble),
+            watch_github(look, hands.wake, self._plan.poll_seconds, post, self._trouble),
             in_daemon_thread(self._collect, name="gc"),
         )
         for source in sources:
             await self._stack.enter_async_context(background(source, fail))
-        self.driver.launched(hands)
+        self.driver.launched(hands, contract.launched)
 
-    async def _listen(self, channel: GuestChannel) -> None:
-        if why := await channel.listen(self._hear):
-            self._tell("channel-closed", f"the guest's channel is closed: {why}")
+    def _channel_closed(self, why: str) -> None:
+        self._tell("channel-closed", f"the guest's channel is closed: {why}")
+
+    def _fetch_refused(self, why: str) -> None:
+        self._tell("fetch-refused", f"a fetch of the registration was refused: {why}")
+
+    def _tell_registered(self) -> None:
+        self._tell("registered", f"registered as {self._id}", runner=self._id)
 
     def _hear(self, message: GuestMessage) -> None:
         match message:
@@ -282,7 +320,7 @@ class _Session:
         if after.abandoned:
             self._abandoned.set()
         if isinstance(event, ev.Minted):
-            self._tell("registered", f"registered as {self._id}", runner=self._id)
+            self._tell_registered()
         if after.phase is not before.phase or after.outcome is not before.outcome:
             self._record_phase(self._run, after)
         if after.phase is not before.phase and after.phase in _WORDS:
@@ -332,12 +370,13 @@ class _Session:
 
 
 _WORDS = {
-    Phase.READY: "guest is up; its agent waits",
+    Phase.READY: "guest is up and waits for its registration",
     Phase.IDLE: "listening for a job",
     Phase.BUSY: "job started",
     Phase.DRAINING: "draining: {why}",
     Phase.POWERING_OFF: "powering off",
     Phase.KILLING: "ending the virtual machine",
+    Phase.SETTLING: "the guest powered off; GitHub is asked whether it had a job",
 }
 
 
@@ -375,10 +414,4 @@ def _check_image(manifest: Manifest, spec: Spec) -> None:
         raise PermanentError(
             f"The image {manifest.name} is made for {manifest.arch}, the spec says {spec.arch}",
             resolution='Change "arch" or "image" in the spec.',
-        )
-    if manifest.agent is None:
-        raise PermanentError(
-            f"The image {manifest.name} has no ghvm agent",
-            details="The image server publishes no manifest for it that says `agent: 1`.",
-            resolution="Name a server of images with an agent with --images-server. Others cannot be run yet.",
         )

@@ -1,8 +1,9 @@
 """The whole interface between a run and a virtual machine, whatever the engine."""
 
 import socket
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Literal, Protocol
@@ -62,6 +63,8 @@ class VmDescription:
     """Open for reading and writing: a qcow2 image that takes what the guest writes."""
     boot: DirectBoot | None
     network: UserNetwork | None
+    credentials: Mapping[str, int] = field(default_factory=dict)
+    """Open files that the guest's systemd finds as credentials of these names (at most 28 letters)."""
     held: tuple[int, ...] = ()
     """Locks that the VMM holds as long as it lives."""
 

@@ -10,7 +10,7 @@ import pytest
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.driver import Driver
 from ghrunner_vm.lifecycle.events import Drain, DrainReason, Event, Timer
-from ghrunner_vm.lifecycle.machine import Phase, Policy, State
+from ghrunner_vm.lifecycle.state import Phase, Policy, State
 from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.vm.base import EndReason, VmEnd
 from tests.virtual_time import Deadlock, VirtualLoop, run_virtual

@@ -6,8 +6,9 @@ import pytest
 
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.events import Arm, Disarm, Effect, Event, Timer
-from ghrunner_vm.lifecycle.machine import GuestJob, Phase, Policy, Registration, State, step
+from ghrunner_vm.lifecycle.machine import step
 from ghrunner_vm.lifecycle.outcome import Outcome
+from ghrunner_vm.lifecycle.state import GuestJob, Phase, Policy, Registration, State
 from ghrunner_vm.vm.base import EndReason, VmEnd
 
 Transition = tuple[State, Event, State, tuple[Effect, ...]]
@@ -24,6 +25,7 @@ GENTLE = {
     Outcome.DRAINED_UNCONFIRMED,
     Outcome.IDLE_TIMEOUT,
     Outcome.START_TIMEOUT,
+    Outcome.BOOT_TIMEOUT,
     Outcome.VANISHED,
     Outcome.JOB_DONE,
     Outcome.NO_JOB,
@@ -32,21 +34,24 @@ GENTLE = {
 
 def events_in(state: State) -> list[Event]:
     """Whatever the world may say in this state. Only what the driver itself guarantees is left out."""
-    always: list[Event] = [
-        *(ev.Drain(ev.DrainReason.SIGNAL), ev.Interrupt()),
-        *(ev.AgentReady(), ev.ListenerStarted(), ev.GuestRefused("no"), ev.GuestJobStarted(), ev.GuestJobFinished()),
-        *(ev.ListenerExited(code) for code in (0, 1, 7, 100, 102)),
-        *(ev.VmEnded(VmEnd(reason)) for reason in EndReason),
+    if state.phase is Phase.PREPARING:
+        plain = [ev.Launched(registered=registered, silent=True) for registered in (False, True)]
+        return [ev.Launched(), *plain, ev.Drain(ev.DrainReason.SIGNAL), ev.Interrupt()]
+    possible: list[Event] = [
+        *(ev.Drain(ev.DrainReason.SIGNAL), ev.Interrupt(), ev.AgentReady(), ev.ListenerStarted()),
         *(ev.Fired(timer) for timer in state.armed),
     ]
-    if state.phase is Phase.PREPARING:
-        return [ev.Launched(), ev.Drain(ev.DrainReason.SIGNAL), ev.Interrupt()]
+    if state.phase is not Phase.SETTLING:
+        possible += [ev.VmEnded(VmEnd(reason)) for reason in EndReason]
+    if not state.silent:
+        possible += [ev.GuestRefused("no"), ev.GuestJobStarted(), ev.GuestJobFinished()]
+        possible += [ev.ListenerExited(code) for code in (0, 1, 7, 100, 102)]
     if state.registration is Registration.MINTING:
-        always += [ev.Minted(), ev.MintFailed(permanent=True, why=""), ev.MintFailed(permanent=False, why="")]
+        possible += [ev.Minted(), ev.MintFailed(permanent=True, why=""), ev.MintFailed(permanent=False, why="")]
     if state.registration in (Registration.HELD, Registration.RELEASED):
-        always += [ev.GitHubSaysBusy(), ev.GitHubSaysIdle(), ev.GitHubSaysGone()]
-        always += [ev.Deregistered(), ev.DeregisterRefused(), ev.DeregisterFailed()]
-    return always
+        possible += [ev.GitHubSaysBusy(), ev.GitHubSaysIdle(), ev.GitHubSaysGone()]
+        possible += [*map(ev.Deregistered, (False, True)), ev.DeregisterRefused(), ev.DeregisterFailed()]
+    return possible
 
 
 def explore(policy: Policy) -> list[Transition]:
@@ -111,9 +116,28 @@ def test_there_is_exactly_one_end(explored: tuple[Policy, list[Transition]]) -> 
 
 
 def test_the_end_of_the_vm_is_the_end_of_the_run(explored: tuple[Policy, list[Transition]]) -> None:
+    """Only a guest that tells nothing may have had a job that GitHub alone knows of."""
     for _, event, after, _ in explored[1]:
         if isinstance(event, ev.VmEnded):
-            assert after.phase is Phase.DONE
+            assert after.phase is (Phase.SETTLING if after.silent and after.outcome is None else Phase.DONE)
+
+
+def test_a_guest_that_tells_nothing_is_judged_by_github(explored: tuple[Policy, list[Transition]]) -> None:
+    """Gone: its job is done. Still there: as it seemed. Busy: the job died with the machine."""
+    ends = [turn for turn in explored[1] if turn[0].phase is Phase.SETTLING and turn[2].phase is Phase.DONE]
+    told: dict[bool, list[tuple[State, Outcome | None]]] = {
+        event.gone: [] for _, event, _, _ in ends if isinstance(event, ev.Deregistered)
+    }
+    for before, event, after, _ in ends:
+        if isinstance(event, ev.Deregistered):
+            told[event.gone].append((before, after.outcome))
+        if event == ev.Fired(Timer.DRAIN):
+            assert after.outcome is not Outcome.JOB_DONE or before.had_job, f"{before}: nobody said so"
+            assert not before.github_busy or after.outcome is Outcome.JOB_LOST
+    assert told[True]
+    assert all(outcome is Outcome.JOB_DONE for _, outcome in told[True])
+    assert all(before.had_job or outcome is not Outcome.JOB_DONE for before, outcome in told[False])
+    assert any(outcome is Outcome.GUEST_LEFT for _, outcome in told[False])
 
 
 def test_every_waiting_phase_has_a_deadline_or_waits_on_purpose(explored: tuple[Policy, list[Transition]]) -> None:
@@ -125,6 +149,7 @@ def test_every_waiting_phase_has_a_deadline_or_waits_on_purpose(explored: tuple[
         Phase.DRAINING: {Timer.DRAIN},
         Phase.POWERING_OFF: {Timer.GRACE},
         Phase.KILLING: {Timer.GRACE},
+        Phase.SETTLING: {Timer.DRAIN},
     }
     for before, event, after, _ in transitions:
         wanted = deadlines.get(after.phase)

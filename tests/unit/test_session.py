@@ -11,7 +11,7 @@ import pytest
 from ghrunner_vm import app, config, runs
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.control import Stop
-from ghrunner_vm.lifecycle.machine import Phase, State
+from ghrunner_vm.lifecycle.state import Phase, State
 from ghrunner_vm.lifecycle.session import Means, _Session
 from ghrunner_vm.spec import Spec
 from tests.unit.test_driver import WrittenHands
