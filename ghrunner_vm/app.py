@@ -22,6 +22,7 @@ from ghrunner_vm.images.prune import prune
 from ghrunner_vm.images.pull import pull
 from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore, LeasedImage
+from ghrunner_vm.images.watch import newer
 from ghrunner_vm.lifecycle.gc import Collected, collect
 from ghrunner_vm.lifecycle.state import Policy
 from ghrunner_vm.lifecycle.session import Means, Plan
@@ -95,6 +96,7 @@ def plan(settings: Settings, described: Spec) -> Plan:
         group_id=settings.runner_group_id,
         ssh_port=settings.ssh_port,
         poll_seconds=settings.poll_seconds,
+        image_poll_seconds=settings.image_poll_seconds,
     )
 
 
@@ -177,6 +179,12 @@ class CachedImages:
     def lease(self, commit: str, name: str) -> AbstractContextManager[LeasedImage]:
         """See lifecycle.session.Images."""
         return self._store.lease(commit, name)
+
+    def newer(
+        self, running: LeasedImage, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]
+    ) -> str | None:
+        """See lifecycle.session.Images."""
+        return newer(self._server, self._store, running, cancelled=cancelled, accept=accept)
 
     def tidy(self) -> None:
         """Remove old commits that nobody uses."""

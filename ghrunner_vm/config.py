@@ -80,6 +80,7 @@ class Settings(BaseModel):
         "https://gha-self-hosted-images.infra.rust-lang.org", description="an http or https URL"
     )
     images_cache_dir: AnyPath | None = Field(None, description="a directory")
+    image_poll_seconds: Whole = Field(300, ge=0, le=86_400, description="seconds, 1 to 86400; 0: never")
     images_keep: Whole = Field(2, ge=1, description="how many versions of an image to keep, 1 or more")
     no_cache: bool = Field(False, description="true or false")
     require_latest: bool = Field(False, description="true or false")

@@ -11,7 +11,7 @@ from ghrunner_vm import process
 from ghrunner_vm.files import lock
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.simulator.tiny import image
-from tests.integration.images_site import Site
+from tests.integration.images_site import COMMIT, Site
 
 TINY = image.NAME
 ROOT = "ghvm-root"
@@ -37,14 +37,17 @@ def build(cache: Path) -> Path:
     return target
 
 
-def offer(site: Site, images: Path, *, damaged: bool = False) -> Manifest:
-    """Put the tiny image on a server; `damaged`: the disk's last byte is not what the manifest says."""
-    manifest = Manifest.parse((images / f"{TINY}.json").read_bytes())
-    artifacts = {name: (images / name).read_bytes() for name in manifest.artifacts}
+def offer(
+    site: Site, images: Path, *, name: str = TINY, of: str = TINY, commit: str = COMMIT, damaged: bool = False
+) -> Manifest:
+    """Put the image `of` on a server, under a name; `damaged`: the disk's last byte is not what the manifest says."""
+    text = (images / f"{of}.json").read_text(encoding="utf-8").replace(of, name)
+    manifest = Manifest.parse(text.encode())
+    artifacts = {file: (images / file.replace(name, of)).read_bytes() for file in manifest.artifacts}
     if damaged:
         disk = artifacts[manifest.disk]
         artifacts[manifest.disk] = disk[:-1] + bytes([disk[-1] ^ 1])
-    site.offer_bundle(manifest, artifacts)
+    site.offer_bundle(manifest, artifacts, commit=commit)
     return manifest
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -11,6 +11,7 @@ from ghrunner_vm import app, config, spec
 from ghrunner_vm.commands.options import PATH, github_options
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import ExitCode, GhvmError
+from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.lifecycle import session
 from ghrunner_vm.lifecycle.session import Ended
 from ghrunner_vm.units import format_seconds
@@ -25,6 +26,9 @@ _CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_c])")
 @click.option("--runner-group-id", metavar="N", type=int, help="Runner group.  [default: 1]")
 @click.option("--images-server", metavar="URL", help="Image server.  [default: the Rust project's]")
 @click.option("--images-cache-dir", metavar="DIR", type=PATH, help="Where images are kept.")
+@click.option(
+    "--image-poll-seconds", metavar="N", type=int, help="How often to look for a newer image; 0: never.  [default: 300]"
+)
 @click.option("--no-cache", is_flag=True, default=None, help="Keep the image in a temporary directory.")
 @click.option("--require-latest", is_flag=True, default=None, help="Refuse a cached image when the server is down.")
 @click.option("--no-shutdown-after-job", is_flag=True, default=None, help="Let the machine live on after its job.")
@@ -60,9 +64,13 @@ def run(spec_file: Path, **flags: object) -> None:
     described = spec.load(spec_file)
     app.check_host(described, console.warn)
     plan = app.plan(settings, described)
-    with console.from_a_thread(), app.means(settings, described, console.progress, console.warn) as means:
-        ended = asyncio.run(session.run(plan, means, _teller(console, means.clock.monotonic)))
-    _render(console, ended)
+    with console.from_a_thread():
+        with app.means(settings, described, console.progress, console.warn) as means:
+            ended = asyncio.run(session.run(plan, means, _teller(console, means.clock.monotonic)))
+        requests = _requests(means.github)  # the revoked token included
+        left = f"; {requests['remaining']} of {requests['limit']} are left" if requests["limit"] is not None else ""
+        console.say(f"GitHub counted {requests['made']} requests{left}", **requests)
+    _render(console, ended, requests)
 
 
 def _teller(console: Console, now: Callable[[], float]) -> session.Tell:
@@ -80,13 +88,20 @@ def _teller(console: Console, now: Callable[[], float]) -> session.Tell:
     return tell
 
 
-def _render(console: Console, ended: Ended) -> None:
+def _requests(github: GitHub) -> Mapping[str, int | None]:
+    budget = github.budget
+    limit, remaining = (None, None) if budget is None else (budget.limit, budget.remaining)
+    return {"made": github.requests_made, "limit": limit, "remaining": remaining}
+
+
+def _render(console: Console, ended: Ended, requests: Mapping[str, int | None]) -> None:
     outcome = ended.outcome
     result = f" ({ended.job_result})" if ended.job_result else ""
     words = f"{ended.id}: {outcome.words}{result}, {format_seconds(ended.seconds)}"
     if console.log_format == "json":
         facts = {"schema": 1, "run": ended.id, "outcome": outcome.label, "exit-code": int(outcome.exit_code)}
-        console.result_json({**facts, "job-result": ended.job_result, "seconds": round(ended.seconds, 2)})
+        job = {"job-result": ended.job_result, "seconds": round(ended.seconds, 2)}
+        console.result_json({**facts, **job, "github-requests": requests})
     elif outcome.exit_code == ExitCode.OK:
         console.result(words)
     if outcome.exit_code != ExitCode.OK:

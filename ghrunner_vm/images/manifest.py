@@ -103,6 +103,14 @@ class Manifest(OwnFile):
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None
 
+    def same_content(self, other: "Manifest") -> bool:
+        """Whether both describe the same machine. Sizes do not count: they follow from the hashes, if they are told."""
+        return self._without_sizes() == other._without_sizes()
+
+    def _without_sizes(self) -> "Manifest":
+        artifacts = {name: artifact.model_copy(update={"size": None}) for name, artifact in self.artifacts.items()}
+        return self.model_copy(update={"artifacts": artifacts})
+
     @model_validator(mode="after")
     def _check_artifact_names(self) -> Self:
         for artifact in self.artifacts:

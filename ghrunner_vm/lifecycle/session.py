@@ -29,6 +29,7 @@ from ghrunner_vm.lifecycle.plain import PlainImage
 from ghrunner_vm.lifecycle.registration import Registration, released_at_end
 from ghrunner_vm.lifecycle.sources import await_end, background, from_guest, read_console, signals, watch_github
 from ghrunner_vm.lifecycle.state import Phase, Policy, State
+from ghrunner_vm.lifecycle.watcher import watch_image
 from ghrunner_vm.ring import Ring, tail
 from ghrunner_vm.runs import ProcessRecord, RunDirectory, RunRecord
 from ghrunner_vm.spec import Spec
@@ -59,6 +60,12 @@ class Images(Protocol):
         """The verified image, kept as long as the block lasts. Blocks while it is being verified."""
         ...
 
+    def newer(
+        self, running: LeasedImage, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]
+    ) -> str | None:
+        """The commit of a newer image, which is then in the cache and verified. Blocks."""
+        ...
+
     def tidy(self) -> None:
         """Remove what nobody needs any more. Blocks."""
         ...
@@ -79,6 +86,8 @@ class Plan:
     group_id: int
     ssh_port: int | None
     poll_seconds: float
+    image_poll_seconds: float
+    """0: nothing looks for a newer image."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -181,7 +190,7 @@ class _Session:
         await self._stack.enter_async_context(control_socket(plan.sockets / f"{self._id}.sock", self._control))
         identity = self._stack.enter_context(lease_identity(plan.identities, plan.uid_base, plan.uid_count))
         accelerator = await in_daemon_thread(lambda: means.accelerator(identity), name="probe")
-        await in_daemon_thread(lambda: means.github.runner_named(self._id), name="github")
+        await in_daemon_thread(lambda: means.github.check(self._id, plan.group_id), name="github")
         image = await self._image(run)
         disk = await self._enter(overlay(run.path, image.disk_fd, plan.spec.root_disk))
         registration = await self._register(run)
@@ -189,6 +198,8 @@ class _Session:
         description = self._describe(run, image, disk, accelerator, identity, contract)
         machine = await self._launch(run, identity, description)
         await self._supervise(run, machine, registration, contract)
+        if plan.image_poll_seconds:
+            await self._stack.enter_async_context(background(self._watch_image(image), self.driver.fail))
 
     async def _image(self, run: RunDirectory) -> LeasedImage:
         name, images = self._plan.spec.image, self._means.images
@@ -284,12 +295,30 @@ class _Session:
             read_console(machine, console.write, silent),
             contract.attend(hands),
             await_end(machine, post, silent, self._console),
-            watch_github(look, hands.wake, self._plan.poll_seconds, post, self._trouble),
+            watch_github(look, hands.wake, self._plan.poll_seconds, post, self._trouble, self._requests_made),
             in_daemon_thread(self._collect, name="gc"),
         )
         for source in sources:
             await self._stack.enter_async_context(background(source, fail))
         self.driver.launched(hands, contract.launched)
+
+    def _requests_made(self) -> int:
+        return self._means.github.requests_made
+
+    async def _watch_image(self, image: LeasedImage) -> None:
+        images = self._means.images
+
+        async def newer() -> str | None:
+            # The pull goes on in its thread when this run ends, until it looks at `cancelled`.
+            return await in_daemon_thread(lambda: images.newer(image, self._is_over, self._accept), name="newer")
+
+        await watch_image(newer, self._plan.image_poll_seconds, self.driver.post, self._image_found, self._trouble)
+
+    def _is_over(self) -> bool:
+        return self.driver.state.phase is Phase.DONE
+
+    def _image_found(self, commit: str) -> None:
+        self._tell("new-image", f"a newer image is published: {commit[:12]}", commit=commit)
 
     def _channel_closed(self, why: str) -> None:
         self._tell("channel-closed", f"the guest's channel is closed: {why}")
