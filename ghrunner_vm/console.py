@@ -1,19 +1,20 @@
 """What a person or a script sees: results on stdout, narration on stderr."""
 
 import contextlib
+import functools
 import json
+import os
 import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
-
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.text import Text
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from ghrunner_vm.errors import GhvmError
 from ghrunner_vm.units import format_size
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
 
 LogFormat = Literal["text", "json"]
 Advance = Callable[[int], None]
@@ -24,12 +25,37 @@ _BACKLOG = 1000
 _FLUSH_SECONDS = 2.0
 
 
-class _Narration(RichConsole):
-    """Stderr. Its reader may go away at any time."""
+class _Stream:
+    """Stdout or stderr: styled on a terminal, plain elsewhere. Nobody watches most runs: those do without rich."""
 
-    def on_broken_pipe(self) -> None:
-        """Say no more. Since 13.8 rich would end the process here, and with it the virtual machine and its job."""
-        self.quiet = True
+    def __init__(self, name: Literal["stdout", "stderr"]) -> None:
+        self._name = name
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether styles are wanted: see https://force-color.org."""
+        return self._stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
+
+    def print(self, *pieces: tuple[str, str]) -> None:
+        """One line made of texts with their styles."""
+        if self.is_terminal:
+            from rich.text import Text
+
+            self.rich.print(Text.assemble(*pieces))
+        else:
+            self._stream.write("".join(text for text, _ in pieces) + "\n")
+            self._stream.flush()
+
+    @functools.cached_property
+    def rich(self) -> "RichConsole":
+        """The terminal as rich sees it."""
+        from ghrunner_vm.terminal import Terminal
+
+        return Terminal(stderr=self._name == "stderr", soft_wrap=True, highlight=False)
+
+    @property
+    def _stream(self) -> TextIO:
+        return sys.stdout if self._name == "stdout" else sys.stderr
 
 
 class Console:
@@ -38,8 +64,8 @@ class Console:
     def __init__(self, log_format: LogFormat = "text") -> None:
         self.log_format = log_format
         self._backlog: Backlog | None = None
-        self._out = RichConsole(soft_wrap=True, highlight=False)
-        self._err = _Narration(stderr=True, soft_wrap=True, highlight=False)
+        self._out = _Stream("stdout")
+        self._err = _Stream("stderr")
 
     @property
     def interactive(self) -> bool:
@@ -62,15 +88,15 @@ class Console:
             self._narrate("error", error.brief, parts, style="")
             return
         with contextlib.suppress(OSError):  # else the exit code would be another one
-            self._err.print(Text.assemble(("error: ", "bold red"), printable(error.brief)))
+            self._err.print(("error: ", "bold red"), (printable(error.brief), ""))
             if error.details:
-                self._err.print(Text(printable(error.details)))
+                self._err.print((printable(error.details), ""))
             if error.resolution:
-                self._err.print(Text.assemble(("→ ", "bold"), printable(error.resolution)))
+                self._err.print(("→ ", "bold"), (printable(error.resolution), ""))
 
     def result(self, text: str) -> None:
         """Print a result on stdout."""
-        self._out.print(Text(printable(text)))
+        self._out.print((printable(text), ""))
 
     def result_json(self, value: object) -> None:
         """Print a result on stdout as one JSON document."""
@@ -81,10 +107,10 @@ class Console:
     def progress(self, label: str, total: int | None) -> Iterator[Advance]:
         """A bar of bytes on a terminal, a line each tenth elsewhere. Yields a function that takes the bytes added."""
         if self.interactive:
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
-            with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=self._err) as bar:
-                task = bar.add_task(label, total=total)
-                yield lambda count: bar.advance(task, count)
+            from ghrunner_vm.terminal import bar
+
+            with bar(self._err.rich, label, total) as advance:
+                yield advance
         else:
             yield self._tenths(label, total)
 
@@ -139,7 +165,7 @@ class Console:
                 sys.stderr.write(json.dumps(line, default=str) + "\n")
                 sys.stderr.flush()
             else:
-                self._err.print(Text(printable(message), style=style))
+                self._err.print((printable(message), style))
 
 
 def _discard(backlog: Backlog) -> None:

@@ -103,6 +103,9 @@ def test_progress_without_a_total_says_nothing(capsys: Capture, total: int | Non
 class ClosedTerminal(io.StringIO):
     """What the kernel says of a terminal that is gone."""
 
+    def isatty(self) -> bool:
+        return True
+
     def write(self, _: str) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
