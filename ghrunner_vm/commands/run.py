@@ -13,7 +13,7 @@ from ghrunner_vm.console import Console
 from ghrunner_vm.errors import ExitCode, GhvmError
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.lifecycle import session
-from ghrunner_vm.lifecycle.session import Ended
+from ghrunner_vm.lifecycle.plan import Ended, Tell
 from ghrunner_vm.units import format_seconds
 
 # Cursor movements and colours, which firmware likes (ECMA-48 control sequences).
@@ -73,7 +73,7 @@ def run(spec_file: Path, **flags: object) -> None:
     _render(console, ended, requests)
 
 
-def _teller(console: Console, now: Callable[[], float]) -> session.Tell:
+def _teller(console: Console, now: Callable[[], float]) -> Tell:
     began = now()
 
     def tell(step: str, words: str, **facts: object) -> None:

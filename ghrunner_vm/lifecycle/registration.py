@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import GhvmError, PermanentError
 from ghrunner_vm.github.client import GitHub
-from ghrunner_vm.github.faults import LostResponse
+from ghrunner_vm.github.faults import LostResponse, NameTaken
+from ghrunner_vm.github.limits import RateLimited
 from ghrunner_vm.github.models import JitConfig, Removal, Sight
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.events import Event
@@ -16,6 +17,8 @@ from ghrunner_vm.threads import in_daemon_thread
 
 RELEASE_SECONDS = 30.0
 _APPEARS_WITHIN = 300.0
+_PATIENCE_SECONDS = 120.0
+"""How long a machine that is up waits until GitHub's rate limit lets it register."""
 
 
 class Registration:
@@ -52,7 +55,21 @@ class Registration:
         return self._minted().encoded.get_secret_value()
 
     async def mint(self) -> Event:
-        """Register the runner: once, under this name only. The record comes first."""
+        """Register the runner. Only a rate limit, by which GitHub makes nothing, is waited for to ask once more.
+
+        A lost answer ends the run. To ask again would take another name, and the name is the run's: a new run has one.
+        """
+        patience = _PATIENCE_SECONDS
+        while (refusal := await self._ask()) is not None:
+            if not isinstance(refusal, RateLimited) or refusal.retry_after > patience:
+                self.refusal = refusal
+                return ev.MintFailed(isinstance(refusal, PermanentError), refusal.brief)
+            patience -= refusal.retry_after
+            await self._keep_silent(refusal)
+        return ev.Minted()
+
+    async def _ask(self) -> GhvmError | None:
+        """Ask once, under this name; why GitHub did not register the runner. The record comes first."""
         self._run.update(
             runner=RunnerRecord.of(
                 name=self.name, api_url=self._github.api_url, scope=str(self._github.scope), asked=self._clock.wall()
@@ -63,11 +80,11 @@ class Registration:
             # A run that ends meanwhile still has to hear the answer: see release.
             self._learn(await asyncio.shield(self._asking))
         except GhvmError as error:
-            self.refusal = error
-            if not isinstance(error, LostResponse):
+            # A name that nobody else can have is taken by our own request, if something on the way repeated it.
+            if not isinstance(error, LostResponse | NameTaken):
                 self.forget()  # GitHub made nothing
-            return ev.MintFailed(isinstance(error, PermanentError), error.brief)
-        return ev.Minted()
+            return error
+        return None
 
     async def sight(self) -> Sight:
         """How GitHub sees the runner; waits until it is registered."""
@@ -80,6 +97,9 @@ class Registration:
         config = self._minted()
         try:
             removal = await in_daemon_thread(lambda: self._github.remove(config.runner_id, config.name), name="remove")
+        except RateLimited as error:
+            await self._keep_silent(error)
+            return ev.DeregisterFailed()
         except GhvmError as error:
             self._trouble(error)
             return ev.DeregisterFailed()
@@ -109,6 +129,13 @@ class Registration:
             return
         if released:
             self.forget()
+        if released and record.id is None:
+            brief = f"GitHub's answer to the registration of {record.name} was lost; nothing is left of it"
+            self._trouble(GhvmError(brief))
+
+    async def _keep_silent(self, limit: RateLimited) -> None:
+        self._trouble(limit)
+        await in_daemon_thread(lambda: self._clock.sleep(limit.retry_after), name="silence")
 
     def _learn(self, config: JitConfig) -> None:
         self.config = config

@@ -3,18 +3,13 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol, TypeVar
+from collections.abc import Mapping
+from typing import TypeVar
 
 from ghrunner_vm import process, runs
-from ghrunner_vm.clock import SYSTEM, Clock
-from ghrunner_vm.errors import GhvmError, PermanentError
+from ghrunner_vm.errors import PermanentError
 from ghrunner_vm.files import shared_lock
-from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.models import Sight
-from ghrunner_vm.guest import messages as said
 from ghrunner_vm.guest.messages import GuestMessage
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
@@ -26,95 +21,23 @@ from ghrunner_vm.lifecycle.driver import Driver
 from ghrunner_vm.lifecycle.events import DrainReason, Event
 from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.lifecycle.plain import PlainImage
+from ghrunner_vm.lifecycle.plan import Ended, Means, Plan, Tell
 from ghrunner_vm.lifecycle.registration import Registration, released_at_end
 from ghrunner_vm.lifecycle.sources import await_end, background, from_guest, read_console, signals, watch_github
-from ghrunner_vm.lifecycle.state import Phase, Policy, State
+from ghrunner_vm.lifecycle.state import Phase, State
+from ghrunner_vm.lifecycle.teller import Teller
 from ghrunner_vm.lifecycle.watcher import watch_image
 from ghrunner_vm.ring import Ring, tail
 from ghrunner_vm.runs import ProcessRecord, RunDirectory, RunRecord
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.threads import in_daemon_thread
-from ghrunner_vm.vm.base import Accelerator, DirectBoot, Engine, UserNetwork, VirtualMachine, VmDescription
+from ghrunner_vm.vm.base import Accelerator, DirectBoot, UserNetwork, VirtualMachine, VmDescription
 from ghrunner_vm.vm.jail import Identity, lease_identity
 from ghrunner_vm.vm.overlay import overlay
 
 T = TypeVar("T")
 _CONSOLE_TAIL = 4000
 """Bytes: a kernel panic with its registers takes more than 2000, and its first line says the most."""
-
-
-class Tell(Protocol):
-    """Hears of every step of a run: a stable name for scripts, words for people, facts."""
-
-    def __call__(self, step: str, words: str, **facts: object) -> None: ...
-
-
-class Images(Protocol):
-    """Where images come from."""
-
-    def fetch(self, name: str, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]) -> str:
-        """The commit of the image to use, which is then in the cache; `accept` may refuse it first. Blocks."""
-        ...
-
-    def lease(self, commit: str, name: str) -> contextlib.AbstractContextManager[LeasedImage]:
-        """The verified image, kept as long as the block lasts. Blocks while it is being verified."""
-        ...
-
-    def newer(
-        self, running: LeasedImage, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]
-    ) -> str | None:
-        """The commit of a newer image, which is then in the cache and verified. Blocks."""
-        ...
-
-    def tidy(self) -> None:
-        """Remove what nobody needs any more. Blocks."""
-        ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run needs to know."""
-
-    spec: Spec
-    policy: Policy
-    runs: Path
-    sockets: Path
-    identities: Path
-    uid_base: int
-    uid_count: int
-    name: str | None
-    group_id: int
-    ssh_port: int | None
-    poll_seconds: float
-    image_poll_seconds: float
-    """0: nothing looks for a newer image."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Means:
-    """What a run works with."""
-
-    github: GitHub
-    images: Images
-    accelerator: Callable[[Identity], Accelerator]
-    engine: Callable[[Identity], Engine]
-    collect: Callable[[], None]
-    """Remove what dead runs left (gc). Blocks."""
-    clock: Clock = SYSTEM
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run ended. `console` is the last of what the guest printed: untrusted text."""
-
-    id: str
-    outcome: Outcome
-    seconds: float
-    job_result: str | None
-    console: str
-    refusal: GhvmError | None
-    """Why GitHub refused to register the runner."""
 
 
 async def run(plan: Plan, means: Means, tell: Tell) -> Ended:
@@ -150,7 +73,7 @@ class _Session:
         self._id = runs.new_id(plan.name or plan.spec.label)
         self._run: RunDirectory | None = None
         self._registration: Registration | None = None
-        self._job_result: str | None = None
+        self._teller = Teller(self._id, tell)
         self._abandoned = asyncio.Event()
         self._cancelled = False
         self.driver = Driver(plan.policy, self._observe)
@@ -185,7 +108,9 @@ class _Session:
 
     async def prepare(self) -> None:
         plan, means = self._plan, self._means
-        run = self._run = self._stack.enter_context(runs.create(plan.runs, self._record(), means.clock))
+        run = self._run = self._teller.run = self._stack.enter_context(
+            runs.create(plan.runs, self._record(), means.clock)
+        )
         self._tell("run", f"run {run.record.id}", run=run.record.id)
         await self._stack.enter_async_context(control_socket(plan.sockets / f"{self._id}.sock", self._control))
         identity = self._stack.enter_context(lease_identity(plan.identities, plan.uid_base, plan.uid_count))
@@ -227,7 +152,7 @@ class _Session:
     async def _register(self, run: RunDirectory) -> Registration:
         """The run's claim on a registration. None is asked for before its time comes."""
         labels, group = self._plan.spec.all_labels, self._plan.group_id
-        registration = Registration(self._means.github, run, labels, group, self._trouble, self._means.clock)
+        registration = Registration(self._means.github, run, labels, group, self._teller.trouble, self._means.clock)
         self._registration = registration
         await self._stack.enter_async_context(released_at_end(registration, self._abandoned))
         return registration
@@ -236,12 +161,12 @@ class _Session:
         keep_running = not self._plan.policy.shutdown_after_job
         if manifest.agent is not None:
             handover = Handover(self._means.clock, keep_running, self._plan.environment)
-            return AgentImage(registration, handover, self._hear, self._channel_closed)
-        plain = PlainImage(registration, self.driver.post, self._fetch_refused)
+            return AgentImage(registration, handover, self._hear, self._teller.channel_closed)
+        plain = PlainImage(registration, self.driver.post, self._teller.fetch_refused)
         offered = plain.offered(self._plan.spec.credential, keep_running=keep_running)
         await self._stack.enter_async_context(offered)
         if plain.launched.registered:
-            self._tell_registered()
+            self._teller.registered()
         return plain
 
     async def _launch(self, run: RunDirectory, identity: Identity, description: VmDescription) -> VirtualMachine:
@@ -295,7 +220,7 @@ class _Session:
             read_console(machine, console.write, silent),
             contract.attend(hands),
             await_end(machine, post, silent, self._console),
-            watch_github(look, hands.wake, self._plan.poll_seconds, post, self._trouble, self._requests_made),
+            watch_github(look, hands.wake, self._plan.poll_seconds, post, self._teller.trouble, self._requests_made),
             in_daemon_thread(self._collect, name="gc"),
         )
         for source in sources:
@@ -312,63 +237,22 @@ class _Session:
             # The pull goes on in its thread when this run ends, until it looks at `cancelled`.
             return await in_daemon_thread(lambda: images.newer(image, self._is_over, self._accept), name="newer")
 
-        await watch_image(newer, self._plan.image_poll_seconds, self.driver.post, self._image_found, self._trouble)
+        await watch_image(
+            newer, self._plan.image_poll_seconds, self.driver.post, self._teller.image_found, self._teller.trouble
+        )
 
     def _is_over(self) -> bool:
         return self.driver.state.phase is Phase.DONE
 
-    def _image_found(self, commit: str) -> None:
-        self._tell("new-image", f"a newer image is published: {commit[:12]}", commit=commit)
-
-    def _channel_closed(self, why: str) -> None:
-        self._tell("channel-closed", f"the guest's channel is closed: {why}")
-
-    def _fetch_refused(self, why: str) -> None:
-        self._tell("fetch-refused", f"a fetch of the registration was refused: {why}")
-
-    def _tell_registered(self) -> None:
-        self._tell("registered", f"registered as {self._id}", runner=self._id)
-
     def _hear(self, message: GuestMessage) -> None:
-        match message:
-            case said.Log(text=text):
-                self._tell("guest-log", text)
-            case said.JobFinished(result=result):
-                self._job_result = self._job_result or result
-            case said.Refused(why=why):
-                self._tell("refused", f"the guest refused: {why}")
+        self._teller.heard(message)
         if event := from_guest(message):
             self.driver.post(event)
 
-    # ---- what others are told ----
-
     def _observe(self, before: State, event: Event, after: State) -> None:
-        if self._run is None:
-            return
-        self._run.log(type(event).__name__, phase=after.phase.value, detail=_detail(event))
         if after.abandoned:
             self._abandoned.set()
-        if isinstance(event, ev.Minted):
-            self._tell_registered()
-        if after.phase is not before.phase or after.outcome is not before.outcome:
-            self._record_phase(self._run, after)
-        if after.phase is not before.phase and after.phase in _WORDS:
-            self._tell(after.phase.value, _WORDS[after.phase].format(id=self._id, why=_why(event, after)))
-        if after.drain is not None and before.drain is None and after.busy:
-            self._tell("drain", f"{after.drain.value}: the job is finished first", reason=after.drain.value)
-        if isinstance(event, ev.GuestJobFinished) and before.guest_job is not after.guest_job:
-            self._tell("job-finished", f"job finished: {self._job_result or 'no result'}", result=self._job_result)
-
-    def _record_phase(self, run: RunDirectory, state: State) -> None:
-        try:
-            run.update(phase=state.phase.value, outcome=state.outcome.label if state.outcome else None)
-        except OSError as error:  # what the record says of the phase is not worth a job
-            self._tell("trouble", f"the run's record could not be written: {error.strerror}")
-
-    def _trouble(self, error: GhvmError) -> None:
-        self._tell("trouble", error.brief, details=error.details, resolution=error.resolution)
-        if self._run is not None:
-            self._run.log("trouble", detail=error.brief)
+        self._teller.observe(before, event, after)
 
     def _collect(self) -> None:
         try:
@@ -382,7 +266,7 @@ class _Session:
     def ended(self, outcome: Outcome, seconds: float) -> Ended:
         text = self._console().decode(errors="replace").replace("\r", "").strip()
         refusal = None if self._registration is None else self._registration.refusal
-        return Ended(self._id, outcome, seconds, self._job_result, text, refusal)
+        return Ended(self._id, outcome, seconds, self._teller.job_result, text, refusal)
 
     def _record(self) -> RunRecord:
         now = self._means.clock.wall()
@@ -396,38 +280,6 @@ class _Session:
             created=now,
             ssh_port=self._plan.ssh_port,
         )
-
-
-_WORDS = {
-    Phase.READY: "guest is up and waits for its registration",
-    Phase.IDLE: "listening for a job",
-    Phase.BUSY: "job started",
-    Phase.DRAINING: "draining: {why}",
-    Phase.POWERING_OFF: "powering off",
-    Phase.KILLING: "ending the virtual machine",
-    Phase.SETTLING: "the guest powered off; GitHub is asked whether it had a job",
-}
-
-
-def _why(event: Event, state: State) -> str:
-    if state.drain is not None:
-        return state.drain.value
-    return state.retire_as.words if state.retire_as else type(event).__name__
-
-
-def _detail(event: Event) -> str | None:
-    match event:
-        case ev.Fired(timer=timer):
-            return timer.value
-        case ev.VmEnded(end=end):
-            return f"{end.reason.value} {end.detail}".strip()
-        case ev.MintFailed(why=why) | ev.GuestRefused(why=why):
-            return why
-        case ev.ListenerExited(code=code):
-            return str(code)
-        case ev.Drain(reason=reason):
-            return reason.value
-    return None
 
 
 def _boot(image: LeasedImage) -> DirectBoot | None:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
 from ghrunner_vm.errors import GhvmError
+from ghrunner_vm.github.limits import RateLimited
 from ghrunner_vm.github.models import Presence, Sight
 from ghrunner_vm.guest import messages as said
 from ghrunner_vm.guest.messages import GuestMessage
@@ -107,21 +108,32 @@ async def watch_github(
     interval: float,
     post: Post,
     trouble: Callable[[GhvmError], None],
+    spent: Callable[[], int],
 ) -> None:
-    """Ask GitHub every `interval` seconds, and when woken; a failure to ask says nothing about the job."""
+    """Ask GitHub every `interval` seconds, and when woken; a failure to ask says nothing about the job.
+
+    `spent` tells how many requests GitHub has counted so far. A look that cost several is followed by as many
+    intervals, so that no more than one in each is counted, whatever happens. A rate limit is not disturbed by waking.
+    """
+    cost = 1
     while True:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(interval):
+            async with asyncio.timeout(interval * max(1, cost)):
                 await wake.wait()
         wake.clear()
+        before = spent()
         try:
             sight = await look()
+        except RateLimited as error:
+            trouble(error)
+            await asyncio.sleep(error.retry_after)
         except GhvmError as error:
             trouble(error)
         except Exception as error:  # noqa: BLE001 a witness that fails is no reason to end a job
             trouble(GhvmError(f"GitHub could not be asked: {error!r}"))
         else:
             post(_told_by_github(sight))
+        cost = spent() - before
 
 
 def _told_by_github(sight: Sight) -> Event:

@@ -11,8 +11,9 @@ import pytest
 from ghrunner_vm import app, config, runs
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.control import Stop
+from ghrunner_vm.lifecycle.plan import Means
+from ghrunner_vm.lifecycle.session import _Session
 from ghrunner_vm.lifecycle.state import Phase, State
-from ghrunner_vm.lifecycle.session import Means, _Session
 from ghrunner_vm.spec import Spec
 from tests.unit.test_driver import WrittenHands
 
@@ -49,12 +50,12 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     scene = Scene(tmp_path)
     with runs.create(tmp_path / "runs", scene.session._record()) as run:
-        scene.session._run = run
+        scene.session._teller.run = run
         yield scene
 
 
 def test_a_record_that_cannot_be_written_is_trouble_only(scene: Scene) -> None:
-    run = scene.session._run
+    run = scene.session._teller.run
     assert run is not None
     run.path = run.path / "missing"
     before = State(phase=Phase.READY)

@@ -1,0 +1,107 @@
+"""What others are told of a run: a person or a script as it goes, and the run directory for whoever looks later."""
+
+from ghrunner_vm.errors import GhvmError
+from ghrunner_vm.guest import messages as said
+from ghrunner_vm.guest.messages import GuestMessage
+from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle.events import Event
+from ghrunner_vm.lifecycle.plan import Tell
+from ghrunner_vm.lifecycle.state import Phase, State
+from ghrunner_vm.runs import RunDirectory
+
+
+class Teller:
+    """Tells of one run, and writes its events and its phase to `run` once there is one."""
+
+    def __init__(self, run_id: str, tell: Tell) -> None:
+        self._id = run_id
+        self._tell = tell
+        self.run: RunDirectory | None = None
+        self.job_result: str | None = None
+        """What the guest said of its job."""
+
+    def observe(self, before: State, event: Event, after: State) -> None:
+        """One step of the machine."""
+        if self.run is None:
+            return
+        self.run.log(type(event).__name__, phase=after.phase.value, detail=_detail(event))
+        if isinstance(event, ev.Minted):
+            self.registered()
+        if after.phase is not before.phase or after.outcome is not before.outcome:
+            self._record_phase(self.run, after)
+        if after.phase is not before.phase and after.phase in _WORDS:
+            self._tell(after.phase.value, _WORDS[after.phase].format(why=_why(event, after)))
+        if after.drain is not None and before.drain is None and after.busy:
+            self._tell("drain", f"{after.drain.value}: the job is finished first", reason=after.drain.value)
+        if isinstance(event, ev.GuestJobFinished) and before.guest_job is not after.guest_job:
+            self._tell("job-finished", f"job finished: {self.job_result or 'no result'}", result=self.job_result)
+
+    def heard(self, message: GuestMessage) -> None:
+        """One message of the guest."""
+        match message:
+            case said.Log(text=text):
+                self._tell("guest-log", text)
+            case said.JobFinished(result=result):
+                self.job_result = self.job_result or result
+            case said.Refused(why=why):
+                self._tell("refused", f"the guest refused: {why}")
+
+    def trouble(self, error: GhvmError) -> None:
+        """Something went wrong that the run survives."""
+        self._tell("trouble", error.brief, details=error.details, resolution=error.resolution)
+        if self.run is not None:
+            self.run.log("trouble", detail=error.brief)
+
+    def registered(self) -> None:
+        """GitHub made the registration."""
+        self._tell("registered", f"registered as {self._id}", runner=self._id)
+
+    def image_found(self, commit: str) -> None:
+        """A newer image is there."""
+        self._tell("new-image", f"a newer image is published: {commit[:12]}", commit=commit)
+
+    def channel_closed(self, why: str) -> None:
+        """The guest is not listened to any more."""
+        self._tell("channel-closed", f"the guest's channel is closed: {why}")
+
+    def fetch_refused(self, why: str) -> None:
+        """Somebody asked for the registration who must not have it."""
+        self._tell("fetch-refused", f"a fetch of the registration was refused: {why}")
+
+    def _record_phase(self, run: RunDirectory, state: State) -> None:
+        try:
+            run.update(phase=state.phase.value, outcome=state.outcome.label if state.outcome else None)
+        except OSError as error:  # what the record says of the phase is not worth a job
+            self._tell("trouble", f"the run's record could not be written: {error.strerror}")
+
+
+_WORDS = {
+    Phase.READY: "guest is up and waits for its registration",
+    Phase.IDLE: "listening for a job",
+    Phase.BUSY: "job started",
+    Phase.DRAINING: "draining: {why}",
+    Phase.POWERING_OFF: "powering off",
+    Phase.KILLING: "ending the virtual machine",
+    Phase.SETTLING: "the guest powered off; GitHub is asked whether it had a job",
+}
+
+
+def _why(event: Event, state: State) -> str:
+    if state.drain is not None:
+        return state.drain.value
+    return state.retire_as.words if state.retire_as else type(event).__name__
+
+
+def _detail(event: Event) -> str | None:
+    match event:
+        case ev.Fired(timer=timer):
+            return timer.value
+        case ev.VmEnded(end=end):
+            return f"{end.reason.value} {end.detail}".strip()
+        case ev.MintFailed(why=why) | ev.GuestRefused(why=why):
+            return why
+        case ev.ListenerExited(code=code):
+            return str(code)
+        case ev.Drain(reason=reason):
+            return reason.value
+    return None
