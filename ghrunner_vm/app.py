@@ -2,35 +2,33 @@
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ghrunner_vm import config, spec
+from ghrunner_vm import config, runs, spec
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Bar, Meter
-from ghrunner_vm.errors import PermanentError, UsageError
+from ghrunner_vm.errors import UsageError
 from ghrunner_vm.github.auth import AppAuth, Auth, TokenAuth
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.key import read_private_key
 from ghrunner_vm.github.scope import Scope
-from ghrunner_vm.images.errors import ImageServerUnreachable
+from ghrunner_vm.images.errors import CacheNotWritable, ImageServerUnreachable
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.prune import prune
 from ghrunner_vm.images.pull import pull
 from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore, LeasedImage
 from ghrunner_vm.images.watch import newer
-from ghrunner_vm.lifecycle.gc import Collected, collect
+from ghrunner_vm.lifecycle.gc import Collected, collect, sweep
+from ghrunner_vm.lifecycle.plan import Means, Plan
 from ghrunner_vm.lifecycle.state import Policy
-from ghrunner_vm.lifecycle.session import Means, Plan
 from ghrunner_vm.runs import RunnerRecord
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.vm.base import Accelerator, Engine
 from ghrunner_vm.vm.jail import Identity
-from ghrunner_vm.vm.qemu import accelerator
+from ghrunner_vm.vm.qemu import accelerator, version
 from ghrunner_vm.vm.qemu.engine import QemuEngine
 
 _SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without its NUL
@@ -70,10 +68,6 @@ def plan(settings: Settings, described: Spec) -> Plan:
             "QEMU's user network lets the guest reach services on this host's loopback",
             details="Whatever listens on 127.0.0.1 here would answer to the code in the guest.",
             resolution="Pass --allow-host-loopback if nothing on this host's loopback needs protection from your jobs.",
-        )
-    if described.arch != "x86_64":
-        raise PermanentError(
-            f"{described.arch} guests cannot be run yet", resolution='Use a spec with "arch": "x86_64".'
         )
     state = config.state_directory(settings)
     _check_socket_path(config.runtime_directory(settings))
@@ -119,17 +113,18 @@ def check_host(described: Spec, warn: Warn) -> None:
 @contextlib.contextmanager
 def means(settings: Settings, described: Spec, bar: Bar, warn: Warn) -> Iterator[Means]:
     """What `ghvm run` works with; the token is revoked at the end."""
-    binary = _qemu(described)
+    arch = described.arch
     state = config.state_directory(settings)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    binary = version.find(arch, state / f"qemu-{arch}.json")
     with contextlib.ExitStack() as stack:
         github = stack.enter_context(github_client(settings, warn))
         server = stack.enter_context(ImageServer(settings.images_server))
         store = ImageStore(stack.enter_context(_images_directory(settings)))
 
         def choose(identity: Identity) -> Accelerator:
-            kvm = settings.accel != "tcg" and accelerator.kvm_works(binary, identity, state / "kvm.json")
-            return accelerator.choose(settings.accel, kvm=kvm, allow_emulation=settings.allow_emulation)
+            kvm = settings.accel != "tcg" and accelerator.kvm_works(binary, arch, identity, state / "kvm.json")
+            return accelerator.choose(settings.accel, arch, kvm=kvm, allow_emulation=settings.allow_emulation)
 
         def engine(identity: Identity) -> Engine:
             return QemuEngine(binary, identity)
@@ -150,6 +145,7 @@ def collect_garbage(settings: Settings, github: GitHub | None) -> Iterator[Colle
         ours = github is not None and (github.api_url, str(github.scope)) == (record.api_url, record.scope)
         return github if ours else None
 
+    sweep(config.state_directory(settings))
     return collect(runs_directory(settings), config.runtime_directory(settings), client)
 
 
@@ -164,12 +160,12 @@ class CachedImages:
         self._warn = warn
 
     def fetch(self, name: str, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]) -> str:
-        """The latest commit, pulled if needed; the newest cached one when the server cannot be reached."""
+        """The latest commit, pulled if needed; the newest cached one when that cannot be reached or written."""
         try:
             with Meter(self._bar, f"pulling {name}") as meter:
                 pulled = pull(self._store, self._server, name, progress=meter.show, cancelled=cancelled, accept=accept)
                 return pulled.commit
-        except ImageServerUnreachable as error:
+        except (ImageServerUnreachable, CacheNotWritable) as error:
             cached = self._store.newest(name)
             if cached is None or self._settings.require_latest:
                 raise
@@ -177,18 +173,19 @@ class CachedImages:
             return cached
 
     def lease(self, commit: str, name: str) -> AbstractContextManager[LeasedImage]:
-        """See lifecycle.session.Images."""
+        """See lifecycle.plan.Images."""
         return self._store.lease(commit, name)
 
     def newer(
         self, running: LeasedImage, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]
     ) -> str | None:
-        """See lifecycle.session.Images."""
+        """See lifecycle.plan.Images."""
         return newer(self._server, self._store, running, cancelled=cancelled, accept=accept)
 
     def tidy(self) -> None:
         """Remove old commits that nobody uses."""
-        prune(self._store, self._settings.images_keep)
+        with contextlib.suppress(CacheNotWritable):  # then others look after this cache
+            prune(self._store, self._settings.images_keep)
 
 
 @contextlib.contextmanager
@@ -196,18 +193,8 @@ def _images_directory(settings: Settings) -> Iterator[Path]:
     if not settings.no_cache:
         yield config.images_directory(settings)
         return
-    with tempfile.TemporaryDirectory(prefix="ghvm-images-") as directory:
-        yield Path(directory)
-
-
-def _qemu(described: Spec) -> str:
-    program = f"qemu-system-{described.arch}"
-    found = shutil.which(program)
-    if found is None:
-        raise PermanentError(
-            f"{program} is not installed", resolution="On Debian and Ubuntu: apt-get install qemu-system-x86."
-        )
-    return found
+    with runs.scratch(runs_directory(settings), "images") as directory:
+        yield directory / "images"
 
 
 def _drop(collected: Iterator[Collected]) -> None:

@@ -139,9 +139,11 @@ def _foreseen(error: Exception) -> GhvmError:
 
 
 def _log_format(words: Sequence[str]) -> Literal["text", "json"]:
-    """What the words ask for, else what the environment and the configuration say."""
-    if "--log-format=json" in words or ("--log-format", "json") in itertools.pairwise(words):
-        return "json"
+    """What the words ask for, the last ones first, else what the environment and the configuration say."""
+    for word, value in reversed(list(itertools.pairwise([*words, ""]))):
+        match word.split("=", 1) if "=" in word else [word, value]:
+            case ["--log-format", ("text" | "json") as asked]:
+                return asked
     from ghrunner_vm import config  # the help needs no pydantic
 
     try:

@@ -76,6 +76,10 @@ class Console:
         """Narrate one step on stderr; `fields` are for the JSON form only."""
         self._narrate("info", message, fields, style="")
 
+    def echo(self, message: str, **fields: object) -> None:
+        """Narrate what a guest says. It is dropped first, so that a flood of it hides nothing else that is told."""
+        self._narrate("info", message, fields, style="", room=_BACKLOG // 2)
+
     def warn(self, message: str, **fields: object) -> None:
         """Narrate something that a person should look at."""
         mark = "" if self.log_format == "json" else "warning: "
@@ -147,13 +151,15 @@ class Console:
             except queue.Full:
                 _discard(backlog)
 
-    def _narrate(self, level: str, message: str, fields: Mapping[str, object], *, style: str) -> None:
+    def _narrate(
+        self, level: str, message: str, fields: Mapping[str, object], *, style: str, room: int = _BACKLOG
+    ) -> None:
         def write() -> None:
             self._write(level, message, fields, style)
 
         if self._backlog is None:
             write()
-        else:
+        elif self._backlog.qsize() < room:
             with contextlib.suppress(queue.Full):
                 self._backlog.put_nowait(write)
 

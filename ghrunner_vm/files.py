@@ -14,8 +14,17 @@ class Locked(Exception):
 
 
 def open_lock(path: Path) -> int:
-    """An open descriptor of a lock file, made if missing; links are not followed. Not inherited by children."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """An open descriptor of a lock file, made if missing; links are not followed. Not inherited by children.
+
+    On a read-only file system it is open for reading, which is enough for `flock`.
+    """
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | flags)
 
 
 @contextlib.contextmanager

@@ -72,9 +72,11 @@ def run(argv: Sequence[str], *, timeout: float, cwd: Path | None = None, env: Ma
     return done.stdout
 
 
-def exit_code(argv: Sequence[str], *, timeout: float, inherit: Sequence[int] = ()) -> int | None:
-    """The exit code of a program that need not succeed, its output thrown away; None if it outlived `timeout`."""
-    with start(argv, inherit=inherit, stderr=subprocess.DEVNULL) as child:
+def exit_code(
+    argv: Sequence[str], *, timeout: float, inherit: Sequence[int] = (), output: int = subprocess.DEVNULL
+) -> int | None:
+    """The exit code of a program that need not succeed; None if it outlived `timeout`. `output` takes what it says."""
+    with start(argv, inherit=inherit, stderr=output) as child:
         return child.join(timeout)
 
 

@@ -48,5 +48,11 @@ def tail(path: Path, limit: int) -> bytes:
     content = b""
     for part in (path, path.with_name(path.name + ".old")):
         if len(content) < limit and part.exists():
-            content = part.read_bytes() + content
-    return content[-limit:]
+            content = _end(part, limit - len(content)) + content
+    return content
+
+
+def _end(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - limit))
+        return file.read(limit)

@@ -6,7 +6,8 @@
     RUNS/{id}/events.jsonl   what happened when
     RUNS/{id}/overlay.qcow2  the guest's disk
 
-A directory is made under a temporary name, locked, then renamed, so that nobody meets a run without its lock.
+A directory is made under a temporary name, locked, then renamed, so that nobody meets a run without its lock. Its lock
+is deleted last: a directory that holds anything but has no lock is not one of ours.
 """
 
 import contextlib
@@ -24,17 +25,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ghrunner_vm import process
 from ghrunner_vm.clock import SYSTEM, Clock
-from ghrunner_vm.files import Locked, downgrade, lock, write_atomically
+from ghrunner_vm.errors import InfrastructureError, PermanentError
+from ghrunner_vm.files import Locked, lock, write_atomically
 
 RECORD = "run.json"
 LOCK = "lock"
 CONSOLE = "console.log"
 EVENTS = "events.jsonl"
 NEWBORN = ".new-"
+"""Begins the name of a directory that has no record: a run's before it is renamed, or a scratch directory."""
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}[a-z0-9]")
 _EVENTS_LIMIT = 4 << 20
 _RECORD_LIMIT = 1 << 20
 _PID_LIMIT = 1 << 22  # PID_MAX_LIMIT in Linux
+_ATTEMPTS = 100
 
 
 class _Own(BaseModel):
@@ -129,12 +133,8 @@ def create(runs: Path, record: RunRecord, clock: Clock = SYSTEM) -> Iterator[Run
 
     A crash leaves the directory, unlocked: `ghvm gc` takes it from there.
     """
-    runs.mkdir(parents=True, exist_ok=True, mode=0o700)
     newborn = runs / f"{NEWBORN}{record.id}"
-    newborn.mkdir(mode=0o700)
-    with contextlib.ExitStack() as stack:
-        descriptor = stack.enter_context(lock(newborn / LOCK))
-        downgrade(descriptor)  # the VMM takes a share of its own
+    with _locked(newborn) as descriptor:
         write_atomically(newborn / RECORD, encode(record))
         path = runs / record.id
         newborn.rename(path)
@@ -147,14 +147,79 @@ def create(runs: Path, record: RunRecord, clock: Clock = SYSTEM) -> Iterator[Run
                 remove(path, keep_record=not run.settled)
 
 
+@contextlib.contextmanager
+def scratch(runs: Path, purpose: str) -> Iterator[Path]:
+    """A directory for large files that goes at the end of the block. A crash leaves it to `ghvm gc`."""
+    path = runs / f"{NEWBORN}{new_id(purpose)}"
+    with _locked(path):
+        try:
+            yield path
+        finally:
+            with contextlib.suppress(OSError):
+                remove(path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Make a directory and lock it. gc takes one that is still bare for a leftover: then it is made again."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with home(path.parent):
+        pass  # it can be trusted
+    with contextlib.ExitStack() as stack:
+        for _ in range(_ATTEMPTS):
+            path.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                # Shared, since the VMM takes a share of its own; gc takes it exclusively.
+                descriptor = stack.enter_context(lock(path / LOCK, shared=True))
+                break
+        else:
+            raise InfrastructureError(f"The directory {path} disappears as often as it is made")
+        yield descriptor
+
+
+@contextlib.contextmanager
+def home(runs: Path) -> Iterator[Path]:
+    """A name for the directory of all runs that stays the same directory, whatever becomes of its path meanwhile.
+
+    Raises PermanentError if it is a link, or if anybody else may write to it; FileNotFoundError if there is none.
+    """
+    try:
+        descriptor = os.open(runs, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError as error:  # a link as well (open(2))
+        raise _unsafe(runs, "it is no directory, or a link to one") from error
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid():
+            raise _unsafe(runs, f"it belongs to user {found.st_uid}, not to us ({os.geteuid()})")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise _unsafe(runs, f"others may write to it (mode {stat.S_IMODE(found.st_mode):04o})")
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def _unsafe(runs: Path, why: str) -> PermanentError:
+    return PermanentError(
+        f"The directory {runs} cannot be trusted",
+        details=f"For {runs}: {why}.",
+        resolution="Choose a --state-dir of your own, or give this one to the user who runs ghvm, with mode 0700.",
+    )
+
+
 def remove(path: Path, *, keep_record: bool = False) -> None:
-    """Delete a run directory whose lock we hold; with `keep_record` only what takes room."""
-    if not keep_record:
-        shutil.rmtree(path)
-        return
-    for entry in path.iterdir():
-        if entry.name not in (RECORD, LOCK, EVENTS):
+    """Delete a run directory whose lock we hold; with `keep_record` only what takes room. Links are not followed.
+
+    Raises OSError with ENOTEMPTY if somebody else has taken the directory up once its lock was gone.
+    """
+    kept = (RECORD, EVENTS, LOCK) if keep_record else (LOCK,)
+    for entry in [entry for entry in path.iterdir() if entry.name not in kept]:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
             entry.unlink()
+    if not keep_record:
+        (path / LOCK).unlink(missing_ok=True)
+        path.rmdir()
 
 
 def new_id(label: str) -> str:
@@ -177,7 +242,10 @@ def directories(runs: Path) -> list[Path]:
 
 
 def read(path: Path) -> RunRecord | None:
-    """The record in a run directory; None if missing, no plain file, another user's, too large or no record."""
+    """The record in the directory of a run; None if missing, no plain file, another user's, too large or no record.
+
+    A record of another run, or of a registration under another name than the run's, is none.
+    """
     try:
         descriptor = os.open(path / RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -193,12 +261,13 @@ def read(path: Path) -> RunRecord | None:
         record = RunRecord.model_validate_json(content)
     except ValidationError:
         return None
-    return record if record.id == path.name else None
+    names = {record.id} if record.runner is None else {record.id, record.runner.name}
+    return record if names == {path.name} else None
 
 
 @contextlib.contextmanager
 def adopt(path: Path) -> Iterator[int | None]:
-    """Hold the lock of a run whose processes are gone; yields None if somebody holds it."""
+    """Hold the lock of a run whose processes are gone, made if missing; yields None if somebody holds it."""
     with contextlib.ExitStack() as stack:
         try:
             descriptor = stack.enter_context(lock(path / LOCK, wait=False))

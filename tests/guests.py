@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from ghrunner_vm import process
@@ -17,11 +18,24 @@ TINY = image.NAME
 ROOT = "ghvm-root"
 """Jobs run as root."""
 SILENT = "ghvm-silent"
-"""Sleeps for ever instead of starting anything."""
+"""Says that it waits, and does so for ever instead of starting anything."""
 PANICKING = "ghvm-panicking"
 """Has no first program."""
+RESTARTING = "ghvm-restarting"
+"""Restarts as soon as it is up."""
+REFUSING = "ghvm-refusing"
+"""Sees another hash than the host's on whatever it is given."""
+FLOODING = "ghvm-flooding"
+"""Fills its channel with garbage as long as its listener runs; its agent is honest."""
 
-_ROOT_AGENT = 'POWER_OFF="poweroff -f"\nRUNNER_USER=root\n'
+_WAITING = "echo waiting for a disk; exec /bin/busybox sleep 100000"
+# The agent runs its settings as a part of itself, so they can put functions in the place of programs.
+_SETTINGS = 'POWER_OFF="poweroff -f"\n'
+_AGENTS = {
+    ROOT: "RUNNER_USER=root\n",
+    REFUSING: "sha256sum() { echo 0000 -; }\n",
+    FLOODING: 'mkfifo() { command mkfifo "$1"; yes garbage >&4 & }\n',
+}
 _SECONDS = 60.0
 
 
@@ -56,9 +70,12 @@ def _build(tiny: Path, work: Path) -> None:
     images.mkdir()
     for file in tiny.iterdir():
         shutil.copyfile(file, images / file.name)
-    _variant(images, SILENT, cmdline="rdinit=/bin/busybox -- sleep 100000")
+    _variant(images, SILENT, cmdline=f'rdinit=/bin/busybox -- sh -c "{_WAITING}"')
     _variant(images, PANICKING, cmdline="rdinit=/nonexistent")
-    _variant(images, ROOT, disk=lambda path: _with_file(path, "/etc/ghvm/agent.conf", _ROOT_AGENT, work))
+    _variant(images, RESTARTING, cmdline="rdinit=/bin/busybox -- reboot -f")
+    for name, settings in _AGENTS.items():
+        changed = partial(_with_file, name="/etc/ghvm/agent.conf", content=_SETTINGS + settings, work=work)
+        _variant(images, name, disk=changed)
 
 
 def _variant(images: Path, name: str, *, cmdline: str = "", disk: Callable[[Path], None] | None = None) -> None:

@@ -7,7 +7,7 @@ import secrets
 import signal
 import subprocess  # noqa: TID251 the tests talk to a running ghvm and signal it
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,14 +79,19 @@ class Lab:
 
     @contextlib.contextmanager
     def run(
-        self, *flags: str, env: Mapping[str, str] | None = None, deaf_after: str | None = None, **spec: object
+        self,
+        *flags: str,
+        env: Mapping[str, str] | None = None,
+        deaf_after: str | None = None,
+        program: Sequence[str] = GHVM,
+        **spec: object,
     ) -> Iterator[GhvmRun]:
         """A `ghvm run`. Later flags win over the usual ones; `spec` changes keys of the instance spec."""
         usual = (
             *("--images-server", self.images_url, "--images-cache-dir", str(self.cache)),
             *("--accel", "tcg", "--allow-emulation", "--allow-host-loopback", "--log-format", "json"),
         )
-        argv = [*GHVM, "run", str(self._spec(spec)), *self._scope(), *usual, *flags]
+        argv = [*program, "run", str(self._spec(spec)), *self._scope(), *usual, *flags]
         process = subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self._environment(env)
         )

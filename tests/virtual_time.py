@@ -37,6 +37,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    def jump(self, seconds: float) -> None:
+        """Let time pass all at once, as for a process that was stopped."""
+        self._jumping.now += seconds
+
     def timers(self) -> int:
         """How many timers still run."""
         # asyncio keeps its heap of timers to itself and has no other word on it.

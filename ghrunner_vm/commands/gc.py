@@ -18,7 +18,7 @@ def gc(as_json: bool, **flags: object) -> None:
     """Remove virtual machines, disks and registrations that dead runs left. Live runs are never touched.
 
     Without credentials for GitHub everything on this host is removed, and registrations stay recorded as pending.
-    Exit code 4 says that something is pending.
+    Exit code 4 says that something is pending, 5 that something was kept for you to look at.
 
     \b
     Example:
@@ -46,6 +46,15 @@ def _finish(console: Console, collected: list[Collected], as_json: bool) -> None
         console.result_json({"schema": 1, "collected": rows})
     for one in () if as_json else collected:
         console.result(f"{one.id}: {one.fate}" + (f" ({one.why})" if one.why else ""))
+    _judge(collected)
+
+
+def _judge(collected: list[Collected]) -> None:
+    if kept := [one.id for one in collected if one.fate == "kept"]:
+        raise PermanentError(
+            f"What does not look like the remains of a run was kept: {', '.join(kept)}",
+            resolution="Look at it in the directory `runs` of the state directory, and remove it yourself.",
+        )
     if any(one.fate == "pending" for one in collected):
         raise InfrastructureError(
             "Some registrations are still pending", resolution="Run `ghvm gc` again in a quarter of an hour."

@@ -79,9 +79,10 @@ def _teller(console: Console, now: Callable[[], float]) -> Tell:
     def tell(step: str, words: str, **facts: object) -> None:
         seconds = round(now() - began, 2)
         if console.log_format == "json":
-            console.say(words, step=step, seconds=seconds, **facts)
+            say = console.echo if step == "guest-log" else console.say
+            say(words, step=step, seconds=seconds, **facts)
         elif step == "guest-log":
-            console.say(f"          │ {words}")
+            console.echo(f"          │ {words}")
         else:
             (console.warn if step == "trouble" else console.say)(f"{seconds:7.1f} s {words}")
 
@@ -113,7 +114,8 @@ def _failure(ended: Ended, words: str) -> GhvmError:
         details = "\n".join(filter(None, (ended.refusal.brief, ended.refusal.details)))
         error = GhvmError(words, details=details, resolution=ended.refusal.resolution)
     else:
-        error = GhvmError(words, details=_console_of(ended))
+        details = "\n".join(filter(None, (ended.cause, _console_of(ended))))
+        error = GhvmError(words, details=details or None, resolution=ended.outcome.advice)
     error.exit_code = ended.outcome.exit_code
     return error
 

@@ -14,7 +14,6 @@ from ghrunner_vm.github.faults import PERMISSIONS, refused
 from ghrunner_vm.github.models import Installation, InstallationToken
 from ghrunner_vm.github.scope import Kind, Scope
 from ghrunner_vm.github.transport import Answer, Transport
-from ghrunner_vm.units import format_seconds
 
 _REFRESH_SECONDS = 5 * 60
 _DRIFT_SECONDS = 30
@@ -124,6 +123,11 @@ class AppAuth:
 
     def _installation(self, transport: Transport, scope: Scope, permission: str) -> Installation:
         answer = transport.send("GET", f"{scope.path}/installation", bearer=self._jwt(transport))
+        if answer.status == 404 and "integration not found" in answer.message.lower():
+            resolution = "Give the Client ID that stands on the App's page in the settings."
+            raise PermanentError(
+                "GitHub knows no App with this client ID", details=answer.details, resolution=resolution
+            )
         if answer.status == 404:
             resolution = f"Install the App on {scope.name}, and check the name."
             raise PermanentError(f"the App is not installed on {scope}", details=answer.details, resolution=resolution)
@@ -154,10 +158,17 @@ class AppAuth:
             resolution = "Check that the client ID and the private key belong to the same App."
             return PermanentError("GitHub does not accept the App's key", details=answer.details, resolution=resolution)
         side = "ahead of" if drift > 0 else "behind"
-        brief = f"this host's clock is {format_seconds(abs(drift))} {side} GitHub's, which refuses the App for it"
+        brief = f"this host's clock is {_roughly(abs(drift))} {side} GitHub's, which refuses the App for it"
         return PermanentError(
             brief, details=answer.details, resolution="Set the clock, for example with timedatectl set-ntp true."
         )
+
+
+def _roughly(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{round(seconds / size)} {unit}"
+    return f"{round(seconds)} seconds"
 
 
 def _permission(scope: Scope) -> str:

@@ -1,17 +1,23 @@
 """Runners of one organization, repository or enterprise, through GitHub's REST API."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from pydantic import SecretStr
+
 from ghrunner_vm.clock import SYSTEM, Clock
+from ghrunner_vm.errors import PermanentError, UsageError
 from ghrunner_vm.github.auth import Auth
 from ghrunner_vm.github.faults import LostResponse, NameTaken, PermissionLost, refused
-from ghrunner_vm.github.limits import Budget
+from ghrunner_vm.github.limits import Allowance, Budget
 from ghrunner_vm.github.models import JitConfig, JitConfigAnswer, Presence, Removal, Runner, RunnerList, Sight
-from ghrunner_vm.github.scope import Scope
-from ghrunner_vm.github.transport import Answer, Method, Timeouts, Transport, Unreachable
+from ghrunner_vm.github.scope import Kind, Scope
+from ghrunner_vm.github.transport import TRIES, Answer, Method, Timeouts, Transport, Unreachable
+
+DEFAULT_GROUP = 1
+"""The number of the runner group that every organization and enterprise has; a repository has no other."""
 
 _CHANGED_RESOLUTION = "Check the App's installation, its permissions and the token."
 
@@ -24,12 +30,22 @@ class GitHub:
     """
 
     def __init__(
-        self, api_url: str, scope: Scope, auth: Auth, *, clock: Clock = SYSTEM, timeouts: Timeouts | None = None
+        self,
+        api_url: str,
+        scope: Scope,
+        auth: Auth,
+        *,
+        clock: Clock = SYSTEM,
+        timeouts: Timeouts | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
+        """`warn` hears when the rate limit is nearly used up, from whatever thread sees it."""
         self.scope = scope
         self._auth = auth
-        self._transport = Transport(api_url, clock=clock, timeouts=timeouts)
-        self._farewell = Transport(api_url, clock=clock, timeouts=Timeouts(connect=3, read=3, total=5))
+        self._allowance = Allowance(clock, warn)
+        self._transport = Transport(api_url, clock=clock, timeouts=timeouts, allowance=self._allowance)
+        brief = Timeouts(connect=3, read=3, total=5)
+        self._farewell = Transport(api_url, clock=clock, timeouts=brief, allowance=self._allowance)
         self._lock = threading.Lock()
         self._seen: dict[int, tuple[str, Sight]] = {}
 
@@ -49,12 +65,29 @@ class GitHub:
     @property
     def requests_made(self) -> int:
         """How many requests counted against the rate limit so far."""
-        return self._transport.requests_made
+        return self._allowance.requests_made
 
     @property
     def budget(self) -> Budget | None:
         """The rate limit as the last answer told it."""
-        return self._transport.budget
+        return self._allowance.budget
+
+    def check(self, name: str, group_id: int) -> None:
+        """Ask all that can be asked before a machine boots: credentials, permission, a name's freedom, the group.
+
+        Raises NameTaken, and UsageError for a group of a repository.
+        """
+        if self.runner_named(name) is not None:
+            raise _taken(name)
+        if group_id == DEFAULT_GROUP:
+            return
+        if self.scope.kind is Kind.REPO:
+            raise UsageError("a repository has no runner groups", resolution="Leave --runner-group-id out.")
+        answer = self._send("GET", f"{self.scope.path}/actions/runner-groups/{group_id}")
+        if answer.status == 404:
+            raise self._no_group(group_id, answer)
+        if answer.status != 200:
+            raise refused(answer, self.scope, f"look at runner group {group_id}")
 
     def generate_jitconfig(
         self, name: str, *, group_id: int, labels: Sequence[str], work_folder: str = "_work"
@@ -64,20 +97,20 @@ class GitHub:
         Raises NameTaken, and LostResponse when the runner may be registered although no configuration came.
         """
         body = {"name": name, "runner_group_id": group_id, "labels": list(labels), "work_folder": work_folder}
-        bearer = self._auth.bearer(self._transport, self.scope)
+        self._auth.bearer(self._transport, self.scope)  # a token that cannot be had is no lost answer
         try:
-            path = f"{self._runners}/generate-jitconfig"
-            answer = self._transport.send("POST", path, bearer=bearer, body=body, tries=1)
+            answer = self._send("POST", f"{self._runners}/generate-jitconfig", body=body, tries=1)
             made = answer.parse(JitConfigAnswer) if answer.status == 201 else None
         except Unreachable as error:
-            resolution = f"Look for {name} later, remove it if it is there, and register under a new name."
+            resolution = "Run it again: a new run has a new name. What GitHub made of this one, the run or gc deletes."
             brief = f"GitHub's answer to the registration of {name} was lost"
             raise LostResponse(brief, details=error.details, resolution=resolution) from error
         if made is not None:
             return JitConfig(made.runner.id, made.runner.name, made.encoded_jit_config)
         if answer.status == 409:
-            resolution = "Register under a new name."
-            raise NameTaken(f"a runner named {name} exists", details=answer.details, resolution=resolution)
+            raise _taken(name, answer)
+        if answer.status == 404:
+            raise self._no_group(group_id, answer)
         raise refused(answer, self.scope, f"register the runner {name}")
 
     def runner(self, runner_id: int) -> Runner | None:
@@ -149,15 +182,31 @@ class GitHub:
         return self._send("GET", self._runners, params={"name": name, "per_page": "100"})
 
     def _send(
-        self, method: Method, path: str, *, params: Mapping[str, str] | None = None, etag: str | None = None
+        self,
+        method: Method,
+        path: str,
+        *,
+        body: Mapping[str, object] | None = None,
+        params: Mapping[str, str] | None = None,
+        etag: str | None = None,
+        tries: int = TRIES,
     ) -> Answer:
-        """For calls that may be repeated: a token that GitHub refuses is replaced once."""
+        """A token that GitHub refuses is replaced once: a call that it refused had no effect."""
+
+        def send(bearer: SecretStr) -> Answer:
+            return self._transport.send(method, path, bearer=bearer, body=body, params=params, etag=etag, tries=tries)
+
         bearer = self._auth.bearer(self._transport, self.scope)
-        answer = self._transport.send(method, path, bearer=bearer, params=params, etag=etag)
+        answer = send(bearer)
         if answer.status == 401 and self._auth.renew(bearer):
-            bearer = self._auth.bearer(self._transport, self.scope)
-            answer = self._transport.send(method, path, bearer=bearer, params=params, etag=etag)
+            answer = send(self._auth.bearer(self._transport, self.scope))
         return answer
+
+    def _no_group(self, group_id: int, answer: Answer) -> PermanentError:
+        resolution = "Give --runner-group-id the number at the end of the group's page in the settings."
+        return PermanentError(
+            f"{self.scope} has no runner group {group_id}", details=answer.details, resolution=resolution
+        )
 
     def _remember(self, runner_id: int, etag: str | None, sight: Sight | None) -> None:
         with self._lock:
@@ -168,6 +217,13 @@ class GitHub:
     @property
     def _runners(self) -> str:
         return f"{self.scope.path}/actions/runners"
+
+
+def _taken(name: str, answer: Answer | None = None) -> NameTaken:
+    details = None if answer is None else answer.details
+    return NameTaken(
+        f"a runner named {name} exists", details=details, resolution="Run it again: a new run has a new name."
+    )
 
 
 def _named(runners: RunnerList, name: str) -> Runner | None:

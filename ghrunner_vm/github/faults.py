@@ -29,7 +29,7 @@ class NameTaken(InfrastructureError):
 
 
 class LostResponse(InfrastructureError):
-    """The registration may or may not exist. Look for the name later and remove it; never use it again."""
+    """The registration may or may not exist. Look for the name, remove it, and never use it again."""
 
 
 def refused(answer: Answer, scope: Scope, doing: str) -> GhvmError:

@@ -1,7 +1,6 @@
 """One HTTP request to GitHub: headers, deadlines, bounded retries, and an answer that holds no secret of ours."""
 
 import contextlib
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -13,7 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from ghrunner_vm import __version__
 from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import InfrastructureError, UsageError
-from ghrunner_vm.github.limits import Budget, RateLimited, budget, wait_seconds
+from ghrunner_vm.github.limits import Allowance, RateLimited
 from ghrunner_vm.github.models import Problem
 from ghrunner_vm.suggest import first_fault
 from ghrunner_vm.urls import api_url
@@ -26,7 +25,8 @@ _HEADERS = {
     "X-GitHub-Api-Version": "2022-11-28",
     "User-Agent": f"ghvm/{__version__}",
 }
-_TRIES = 4
+TRIES = 4
+"""How often a call is made before it is given up."""
 _FIRST_PAUSE = 1.0
 _MAX_BODY = 4 << 20
 
@@ -83,23 +83,29 @@ class Answer:
         except ValidationError as error:
             fault = first_fault(error)
             details = f"{self.details}; {fault.key or 'the body'}: {fault.why}"
-        raise Unreachable("GitHub's answer is not what its API describes", details=details)
+        resolution = "Check --github-api-url, and whether a proxy on the way answers in GitHub's place."
+        raise Unreachable("GitHub's answer is not what its API describes", details=details, resolution=resolution)
 
 
 class Transport:
-    """Sends requests and counts those that GitHub counts (a 304 is free). Safe to use from several threads."""
+    """Sends requests, but none while GitHub wants silence. Safe to use from several threads."""
 
-    def __init__(self, url: str, *, clock: Clock = SYSTEM, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock = SYSTEM,
+        timeouts: Timeouts | None = None,
+        allowance: Allowance | None = None,
+    ) -> None:
         """Raises UsageError when a secret must not be sent to `url`."""
         try:
             self.url = api_url(url)
         except ValueError as error:
             raise UsageError(f"GitHub's API URL {error}", resolution="Check --github-api-url.") from error
         self.clock = clock
-        self.requests_made = 0
-        self.budget: Budget | None = None
+        self.allowance = allowance or Allowance(clock)
         self._timeouts = timeouts or Timeouts()
-        self._lock = threading.Lock()
 
     def send(
         self,
@@ -110,7 +116,7 @@ class Transport:
         body: Mapping[str, object] | None = None,
         params: Mapping[str, str] | None = None,
         etag: str | None = None,
-        tries: int = _TRIES,
+        tries: int = TRIES,
     ) -> Answer:
         """The answer of any status below 500 that is no rate limit; `path` begins with a slash.
 
@@ -132,6 +138,7 @@ class Transport:
             pause *= 2
 
     def _once(self, request: requests.Request, deadline: float) -> Answer:
+        self.allowance.check()
         try:
             answer = self._exchange(request, deadline)
         except (requests.RequestException, OSError) as error:  # OSError: the file of certificates is missing
@@ -140,12 +147,11 @@ class Transport:
                 details=f"{type(error).__name__}: {str(error)[:500]}",
                 resolution="Check the network, the proxy variables and --github-api-url.",
             ) from error
-        self._count(answer)
+        now = answer.date or self.clock.wall()
+        wait = self.allowance.note(answer.status, answer.headers, answer.message, now)
         if answer.status >= 500:
             brief = f"{request.method} {request.url}: GitHub had an error of its own"
             raise Unreachable(brief, details=answer.details, resolution="See https://www.githubstatus.com.")
-        now = answer.date or self.clock.wall()
-        wait = wait_seconds(answer.status, answer.headers, answer.message, now)
         if wait is not None:
             raise RateLimited(wait, details=answer.details)
         return answer
@@ -168,12 +174,6 @@ class Transport:
             if len(content) > _MAX_BODY or self.clock.monotonic() > deadline:
                 raise requests.RequestException("the answer is too long or too slow")
         return bytes(content)
-
-    def _count(self, answer: Answer) -> None:
-        with self._lock:
-            if answer.status != 304:
-                self.requests_made += 1
-            self.budget = budget(answer.headers) or self.budget
 
 
 class _Bearer(requests.auth.AuthBase):

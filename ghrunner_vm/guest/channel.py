@@ -8,12 +8,13 @@ from ghrunner_vm.guest.messages import GuestMessage, LineBuffer, Log, Overlong, 
 
 _CHUNK = 64 * 1024
 _WRITE_SECONDS = 30.0
+_DISCARD_SECONDS = 0.05
 
 
 class Limits:
     """How much a guest may say in its life before its channel is closed."""
 
-    def __init__(self, log_bytes: int = 256 << 20, messages: int = 1000, garbage: int = 100) -> None:
+    def __init__(self, log_bytes: int = 256 << 20, messages: int = 100, garbage: int = 100) -> None:
         self._log_bytes = log_bytes
         self._messages = messages
         self._garbage = garbage
@@ -33,7 +34,7 @@ class Limits:
 class GuestChannel:
     """Reads what the guest says and hands each message on; writes what the host says.
 
-    A guest that floods, or sends garbage or endless lines, loses its channel; its run goes on.
+    A guest that floods, or sends garbage or endless lines, is not listened to any more; its run goes on.
     """
 
     def __init__(self, stream: socket.socket, limits: Limits | None = None) -> None:
@@ -41,19 +42,28 @@ class GuestChannel:
         self._limits = limits or Limits()
 
     async def listen(self, receive: Callable[[GuestMessage], None]) -> str | None:
-        """Until the guest closes the channel (None) or loses it (why)."""
+        """Until the guest closes the channel (None) or has lost its right to it (why)."""
         lines = LineBuffer()
         try:
             while data := await self._read():
                 for line in lines.feed(data):
                     message = decode(line)
                     if why := self._limits.admit(line, message):
-                        return self._close(why)
+                        return why
                     if message is not None:
                         receive(message)
         except Overlong:
-            return self._close("it sends a line without end")
+            return "it sends a line without end"
         return None
+
+    async def discard(self) -> None:
+        """Read on without listening, slowly, until the guest closes the channel.
+
+        Whoever writes to a channel that nobody reads, or that is closed, waits for ever in the guest's kernel; that
+        would hold up an honest agent beside a flood, and with it the end of its job.
+        """
+        while await self._read():  # noqa: ASYNC110 a pace, not a poll
+            await asyncio.sleep(_DISCARD_SECONDS)
 
     async def _read(self) -> bytes:
         # Reading does not wait while there is more: a guest that never stops must not keep the loop to itself.
@@ -71,10 +81,3 @@ class GuestChannel:
         except (OSError, TimeoutError):
             return False
         return True
-
-    def _close(self, why: str) -> str:
-        try:
-            self._stream.shutdown(socket.SHUT_RD)
-        except OSError:
-            return why
-        return why

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -85,6 +85,10 @@ class Catalog:
         if self._latest is not None or images or not busy:
             self._latest = _snapshot(images)
         return self._latest
+
+    def prune(self, snapshots: Iterable[Snapshot]) -> None:
+        """Delete compressed copies that neither these snapshots nor the files of any directory need. Raises OSError."""
+        self._cache.prune({path for snapshot in snapshots for path in snapshot.compressed.values()})
 
     def _names(self) -> list[str]:
         entries = [entry.name for entry in self._directory.iterdir() if not entry.name.startswith(".")]

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,10 +65,23 @@ class CompressedCache:
                 return Content(stamp.size, known.sha256, self._path(known.sha256))
             with lock_within(self._directory / ".lock", _LOCK_SECONDS, check=self._check):
                 sha256 = self._compress(descriptor, stamp)
+                self._remember({**self._read_memo(), str(path): _Remembered(stamp=stamp, sha256=sha256)})
         finally:
             os.close(descriptor)
-        self._remember(path, _Remembered(stamp=stamp, sha256=sha256))
         return Content(stamp.size, sha256, self._path(sha256))
+
+    def prune(self, served: Collection[Path]) -> None:
+        """Delete the copies that are neither `served` nor remembered, by any process, as those of a file that exists.
+
+        Does nothing while somebody compresses: there will be another time.
+        """
+        with contextlib.suppress(files.Locked), files.lock(self._directory / ".lock", wait=False):
+            memo = {path: known for path, known in self._read_memo().items() if Path(path).is_file()}
+            wanted = {self._path(known.sha256) for known in memo.values()}.union(served)
+            for copy in self._directory.glob("*.zst"):
+                if copy not in wanted:
+                    copy.unlink(missing_ok=True)
+            self._remember(memo)
 
     def _path(self, sha256: str) -> Path:
         return self._directory / f"{sha256}.zst"
@@ -110,8 +123,8 @@ class CompressedCache:
         finally:
             staged.unlink(missing_ok=True)
 
-    def _remember(self, path: Path, remembered: _Remembered) -> None:
-        self._memo[str(path)] = remembered
+    def _remember(self, memo: dict[str, _Remembered]) -> None:
+        self._memo = memo
         files.write_atomically(self._directory / _MEMO, _Memo(files=self._memo).to_json())
 
     def _read_memo(self) -> dict[str, _Remembered]:

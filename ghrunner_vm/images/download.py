@@ -1,4 +1,4 @@
-"""One file from an image server, read from start to end over as many connections as it takes."""
+"""One file from an image server, read from start to end over as many connections, and processes, as it takes."""
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ import urllib3
 
 from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.images.errors import ImageMissing, ImageServerUnreachable
+from ghrunner_vm.images.part import Origin, Part
+from ghrunner_vm.units import format_size
 
 CHUNK = 64 << 10
 _PAUSE = 0.1
@@ -24,10 +26,18 @@ class _Broken(Exception):
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds to connect, seconds without a byte until a connection counts as broken, tries without progress."""
+    """How long to bear with a server: seconds, bytes, and tries without progress.
+
+    A connection counts as broken after `read` seconds without a byte, or after `window` seconds of waiting in which
+    fewer than `floor` bytes came. A try that brings fewer than `floor` new bytes is one without progress.
+    """
 
     connect: float = 10.0
+    answer: float = 60.0
+    """From the request to the end of the headers."""
     read: float = 30.0
+    window: float = 60.0
+    floor: int = 64 << 10
     tries: int = 5
 
 
@@ -38,17 +48,28 @@ class Open(Protocol):
 
 
 class Download:
-    """The bytes of one file. A break is followed by a Range request from where it happened.
+    """The bytes of the file at `url`. A break is followed by a Range request from where it happened.
 
-    `check` is called between chunks and may raise. Raises StartAgain, ImageMissing (404) and ImageServerUnreachable
-    (too many tries without a byte more than ever before).
+    `part` keeps what has come for a later process, and gives what an earlier one kept. `check` is called between
+    chunks and may raise. Raises StartAgain, ImageMissing (404) and ImageServerUnreachable (too many tries without
+    progress).
     """
 
     def __init__(
-        self, opens: Open, what: str, patience: Patience, check: Callable[[], None], *, clock: Clock = SYSTEM
+        self,
+        opens: Open,
+        url: str,
+        patience: Patience,
+        check: Callable[[], None],
+        part: Part,
+        *,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self.resumed = False
+        """Whether the last `chunks` began with what an earlier process kept."""
         self._opens = opens
-        self._what = what
+        self._url = url
+        self._part = part
         self._patience = patience
         self._check = check
         self._clock = clock
@@ -61,31 +82,48 @@ class Download:
     def chunks(self) -> Generator[bytes]:
         """The file from its first byte on."""
         self._offset, self._length, self._validator = 0, None, None
+        yield from self._kept()
         while True:
             before = self._furthest
             try:
                 yield from self._connection()
             except (_Broken, ImageServerUnreachable) as error:
-                self._fruitless = 0 if self._furthest > before else self._fruitless + 1
+                self._fruitless = 0 if self._furthest >= before + self._patience.floor else self._fruitless + 1
                 if self._fruitless >= self._patience.tries:
                     raise self._unreachable(error) from error
                 self._pause()
             else:
                 return
 
+    def _kept(self) -> Generator[bytes]:
+        origin = self._part.reopen(self._url)
+        self.resumed = origin is not None
+        if origin is not None:
+            self._length, self._validator = origin.length, origin.validator
+            for block in self._part.kept():
+                self._advance(block)
+                yield block
+                self._check()
+
     def _connection(self) -> Generator[bytes]:
         self._check()
+        if self._length is not None and self._offset >= self._length > 0:
+            return
         with self._opens(self._headers()) as response:
             if self._is_complete(response):
                 return
             self._accept(response)
-            while block := self._read(response):
-                self._offset += len(block)
-                self._furthest = max(self._furthest, self._offset)
+            for block in self._blocks(response):
+                self._advance(block)
+                self._part.append(block)
                 yield block
                 self._check()
         if self._length is not None and self._offset < self._length:
             raise _Broken(f"the connection ended after {self._offset} of {self._length} bytes")
+
+    def _advance(self, block: bytes) -> None:
+        self._offset += len(block)
+        self._furthest = max(self._furthest, self._offset)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept-Encoding": "identity"}
@@ -105,12 +143,13 @@ class Download:
         if status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {self._offset}-"):
             return
         if self._offset and status in (200, 206, 416):
+            self._part.discard()
             raise StartAgain
         if status == 200:
             self._begin(response.headers)
             return
         if status in (404, 410):
-            raise missing(self._what)
+            raise missing(self._url)
         raise _Broken(f"the server answered {status}")
 
     def _begin(self, headers: Mapping[str, str]) -> None:
@@ -119,6 +158,24 @@ class Download:
         etag = headers.get("ETag", "")
         # A weak ETag promises the same meaning, not the same bytes.
         self._validator = etag if etag.startswith('"') else headers.get("Last-Modified")
+        if self._validator is None:
+            self._part.discard()  # nobody could tell later whether the file is still the same
+        else:
+            self._part.begin(Origin(url=self._url, validator=self._validator, length=self._length))
+
+    def _blocks(self, response: requests.Response) -> Generator[bytes]:
+        """The body. Only time spent waiting for the server counts, not what our own disk takes."""
+        waited, came = 0.0, 0
+        before = self._clock.monotonic()
+        while block := self._read(response):
+            waited += self._clock.monotonic() - before
+            came += len(block)
+            yield block
+            if waited >= self._patience.window:
+                if came < self._patience.floor:
+                    raise _Broken(f"fewer than {format_size(self._patience.floor)} in {waited:.0f} s")
+                waited, came = 0.0, 0
+            before = self._clock.monotonic()
 
     def _read(self, response: requests.Response) -> bytes:
         try:
@@ -137,9 +194,9 @@ class Download:
 
     def _unreachable(self, error: Exception) -> ImageServerUnreachable:
         return ImageServerUnreachable(
-            "The image server breaks the connection again and again",
-            details=f"{self._what}: stuck at {self._furthest} bytes; {error}",
-            resolution="Check the image server and the network, then try again.",
+            "The image server is too slow, or breaks the connection again and again",
+            details=f"{self._url}: stuck at {self._furthest} bytes; {error}",
+            resolution="Check the image server and the network, then try again: what has come is kept.",
         )
 
 

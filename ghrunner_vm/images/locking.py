@@ -1,12 +1,14 @@
 """Waiting for a file lock, with a deadline and a way out."""
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ghrunner_vm import files
 from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import InfrastructureError
+from ghrunner_vm.images.errors import unsafe
 
 POLL_SECONDS = 0.1
 
@@ -21,7 +23,7 @@ def lock_within(
 ) -> Iterator[int]:
     """Hold the lock `path`; yields its descriptor. `check` is called while waiting and may raise.
 
-    Raises InfrastructureError when the lock was not free within `seconds`.
+    Raises InfrastructureError when the lock was not free within `seconds`, and UnsafeCache when it is a link.
     """
     deadline = clock.monotonic() + seconds
     with contextlib.ExitStack() as stack:
@@ -34,6 +36,10 @@ def lock_within(
                 if clock.monotonic() >= deadline:
                     raise _too_long(path, seconds) from None
                 clock.sleep(POLL_SECONDS)
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise unsafe(path, "a symbolic link") from error
+                raise
         yield descriptor
 
 

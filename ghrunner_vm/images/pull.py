@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ghrunner_vm.images.download import StartAgain
-from ghrunner_vm.images.errors import PullCancelled, UnsafeCache
+from ghrunner_vm.images.download import Download, StartAgain
+from ghrunner_vm.images.errors import ImageCorrupt, PullCancelled, UnsafeCache, mismatch
 from ghrunner_vm.images.manifest import MAX_ARTIFACT_BYTES, Artifact, Manifest
+from ghrunner_vm.images.part import part_of, part_path
 from ghrunner_vm.images.remote import ImageServer
-from ghrunner_vm.images.space import require_space
-from ghrunner_vm.images.store import ImageStore, mismatch
+from ghrunner_vm.images.space import fits, require_space
+from ghrunner_vm.images.store import ImageStore
 from ghrunner_vm.images.unpack import Expected, is_complete, unpack
 from ghrunner_vm.images.verify import Record, Verified, opened, verified
 
@@ -41,9 +42,9 @@ def pull(
     """Make sure that the cache has this image; the server's latest commit unless one is given.
 
     A process that pulls the same image is waited for. `cancelled` is asked between chunks. `accept` may
-    raise on seeing the manifest, before anything large is fetched. Raises PullCancelled,
-    ImageMissing, ImageCorrupt, ImageServerUnreachable, and InfrastructureError for a full disk. Whenever it ends,
-    even by SIGKILL, only the staging directory is left, which the next pull uses or clears.
+    raise on seeing the manifest, before anything large is fetched. Raises PullCancelled, ImageMissing, ImageCorrupt,
+    ImageServerUnreachable, DiskFull and CacheNotWritable. Whenever it ends, even by SIGKILL, only the staging
+    directory is left, from which the next pull of this commit goes on and which others clear.
     """
 
     def check() -> None:
@@ -90,22 +91,26 @@ class _Transfer:
 
     def run(self, manifest: Manifest) -> tuple[Manifest, Record]:
         """The manifest with all sizes, and the record of what was verified on the way."""
-        self._clear_strangers(manifest)
+        parts = {part_path(self.staging / name).name for name in manifest.artifacts}
+        self._clear({*manifest.artifacts, *parts})
         kept = {name: self._kept(name, artifact) for name, artifact in manifest.artifacts.items()}
         found = {name: verified for name, verified in kept.items() if verified is not None}
         self.total = manifest.total_size
         self.done = sum(verified.stamp.size for verified in found.values())
         if self.total is not None:
+            if not fits(self.staging, self.total - self.done):
+                self._clear({*manifest.artifacts})
             require_space(self.staging, self.total - self.done)
         for name, artifact in manifest.artifacts.items():
             if name not in found:
                 found[name] = self._fetch(name, artifact)
                 self.done += found[name].stamp.size
+        self._clear({*manifest.artifacts})
         return _with_sizes(manifest, found), Record(files=found)
 
-    def _clear_strangers(self, manifest: Manifest) -> None:
+    def _clear(self, keep: set[str]) -> None:
         for entry in self.staging.iterdir():
-            if entry.name not in manifest.artifacts:
+            if entry.name not in keep:
                 entry.unlink()
 
     def _kept(self, name: str, artifact: Artifact) -> Verified | None:
@@ -117,19 +122,25 @@ class _Transfer:
         return None
 
     def _fetch(self, name: str, artifact: Artifact) -> Verified:
+        with part_of(self.staging / name) as part:
+            download = self.server.download(self.commit, name, self.check, part)
+            while True:
+                try:
+                    return self._attempt(name, artifact, download)
+                except StartAgain:
+                    continue
+                except ImageCorrupt:
+                    if not download.resumed:
+                        raise
+                    part.discard()  # it may be what an earlier process kept that is damaged
+
+    def _attempt(self, name: str, artifact: Artifact, download: Download) -> Verified:
         path = self.staging / name
         expected = Expected(MAX_ARTIFACT_BYTES if artifact.size is None else artifact.size, artifact.size)
-        download = self.server.download(self.commit, name, self.check)
-        while True:
-            try:
-                with contextlib.closing(download.chunks()) as chunks, _gone_unless_whole(path):
-                    found = unpack(chunks, path, expected, written=self._tell, new_hash=self.store.new_hash)
-                break
-            except StartAgain:
-                continue
-        if found.sha256 != artifact.sha256:
-            path.unlink()
-            raise mismatch(f"{name} that {self.server.url} serves", artifact.sha256, found.sha256)
+        with contextlib.closing(download.chunks()) as chunks, _gone_unless_whole(path):
+            found = unpack(chunks, path, expected, written=self._tell, new_hash=self.store.new_hash)
+            if found.sha256 != artifact.sha256:
+                raise mismatch(f"{name} that {self.server.url} serves", artifact.sha256, found.sha256)
         return found
 
     def _tell(self, done: int, announced: int | None) -> None:

@@ -11,9 +11,11 @@ import urllib3
 
 from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import InfrastructureError, UsageError
+from ghrunner_vm.images.deadline import within
 from ghrunner_vm.images.download import CHUNK, Download, Patience, missing
 from ghrunner_vm.images.errors import ImageServerUnreachable
 from ghrunner_vm.images.manifest import MAX_MANIFEST_BYTES, Manifest, check_name
+from ghrunner_vm.images.part import Part
 
 _SMALL_SECONDS = 60.0
 _MAX_TEXT = 4096
@@ -69,11 +71,11 @@ class ImageServer:
             raise self._nonsense(path, f"it is the manifest of {manifest.name!r}")
         return manifest
 
-    def download(self, commit: str, artifact: str, check: Callable[[], None]) -> Download:
-        """`GET /images/{commit}/{artifact}.zst`. `check` is called between chunks and may raise."""
+    def download(self, commit: str, artifact: str, check: Callable[[], None], part: Part) -> Download:
+        """`GET /images/{commit}/{artifact}.zst`, going on from `part`. `check` is called between chunks, may raise."""
         path = f"images/{commit}/{artifact}.zst"
         opens = functools.partial(self._get, path)
-        return Download(opens, f"{self.url}/{path}", self.patience, check, clock=self.clock)
+        return Download(opens, f"{self.url}/{path}", self.patience, check, part, clock=self.clock)
 
     def _plain(self, commit: str, name: str) -> Manifest:
         path = f"images/{commit}/{name}.qcow2.sha256"
@@ -117,8 +119,14 @@ class ImageServer:
 
     def _get(self, path: str, headers: Mapping[str, str]) -> requests.Response:
         timeouts = (self.patience.connect, self.patience.read)
+        ask = functools.partial(
+            self._http.get, f"{self.url}/{path}", headers=dict(headers), stream=True, timeout=timeouts
+        )
         try:
-            return self._http.get(f"{self.url}/{path}", headers=dict(headers), stream=True, timeout=timeouts)
+            # The timeouts are for each byte: headers that trickle in would pass them for ever.
+            return within(self.patience.answer, ask, requests.Response.close, name="image-server")
+        except TimeoutError as error:
+            raise self._unreachable(f"GET /{path}: no answer after {self.patience.answer:.0f} s") from error
         except requests.RequestException as error:
             raise self._unreachable(f"GET /{path}: {error}") from error
 

@@ -23,6 +23,8 @@ from ghrunner_vm.images.catalog import Catalog, Snapshot, Warn
 from ghrunner_vm.images.compress import CompressedCache
 
 SCAN_SECONDS = 1.0
+KEPT_COMMITS = 3
+"""How many commits, the latest included, can be downloaded: a pull may have begun before the latest one."""
 STOP_SECONDS = 10.0
 _OCTETS = "application/octet-stream"
 
@@ -74,14 +76,19 @@ class ImageService:
         with self._refreshing:
             try:
                 snapshot = self._catalog.refresh()
+                if snapshot is not None and snapshot != self._latest:
+                    self._publish(snapshot)
+                    self._catalog.prune(self._snapshots.values())
             except (OSError, GhvmError) as error:
                 self._warn(f"the images cannot be read: {error}")
-                return
-            if snapshot is not None and snapshot != self._latest:
-                self._snapshots[snapshot.commit] = snapshot
-                self._latest = snapshot
-                self._ready.set()
-                self._changed(snapshot)
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        older = [one for commit, one in self._snapshots.items() if commit != snapshot.commit]
+        kept = [*older[1 - KEPT_COMMITS :], snapshot]
+        self._snapshots = {one.commit: one for one in kept}
+        self._latest = snapshot
+        self._ready.set()
+        self._changed(snapshot)
 
     def app(self) -> Starlette:
         """The ASGI application."""

@@ -1,20 +1,29 @@
-"""Whether the disk has room."""
+"""Whether the disk has room and may be written."""
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from ghrunner_vm.errors import InfrastructureError
+from ghrunner_vm import files
+from ghrunner_vm.images.errors import CacheNotWritable, DiskFull
 from ghrunner_vm.units import format_size
 
 RESERVE = 256 << 20
 """Bytes that a pull leaves free, since a run needs some for its overlay and its log."""
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def fits(directory: Path, needed: int) -> bool:
+    """Whether `needed` bytes and the reserve are free."""
+    return free_bytes(directory) >= needed + RESERVE
 
 
 def require_space(directory: Path, needed: int) -> None:
-    """Raise InfrastructureError unless `needed` bytes and the reserve are free."""
-    free = free_bytes(directory)
-    if free < needed + RESERVE:
-        raise disk_full(directory, needed, free)
+    """Raise DiskFull unless `needed` bytes and the reserve are free."""
+    if not fits(directory, needed):
+        raise disk_full(directory, needed)
 
 
 def free_bytes(directory: Path) -> int:
@@ -23,12 +32,33 @@ def free_bytes(directory: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def disk_full(directory: Path, needed: int | None, free: int) -> InfrastructureError:
-    """The error that says how much is needed and how much is free."""
-    wanted = format_size(needed) if needed is not None else "an unknown size"
-    return InfrastructureError(
+def disk_full(directory: Path, needed: int | None) -> DiskFull:
+    """The error that says how much is needed, if that is known, and how much is free."""
+    wanted = "" if needed is None else f"{format_size(needed)} more is needed and "
+    return DiskFull(
         "The disk is too full for this image",
-        details=f"{directory}: {wanted} more is needed and {format_size(RESERVE)} stays reserved; "
-        f"{format_size(free)} is free",
+        details=f"{directory}: {wanted}{format_size(RESERVE)} stays reserved; "
+        f"{format_size(free_bytes(directory))} is free",
         resolution="Free some space, or choose another --images-cache-dir.",
+    )
+
+
+@contextlib.contextmanager
+def writing(directory: Path, needed: int | None) -> Iterator[None]:
+    """What the file system refuses while `needed` bytes are written here raises DiskFull or CacheNotWritable."""
+    try:
+        yield
+    except OSError as error:
+        if files.is_disk_full(error):
+            raise disk_full(directory, needed) from error
+        if error.errno in _NOT_WRITABLE:
+            raise _not_writable(directory, error) from error
+        raise
+
+
+def _not_writable(directory: Path, error: OSError) -> CacheNotWritable:
+    return CacheNotWritable(
+        "The image cache cannot be written",
+        details=f"{error.filename or directory}: {error.strerror}",
+        resolution=f"Let this user write {directory}, or choose another --images-cache-dir.",
     )

@@ -1,10 +1,8 @@
 """The image cache: one directory per commit and image, complete from the moment it has its name.
 
-    DIR/{commit}/{name}/     the artifacts (0444), manifest.json, verified.json, lease
-    DIR/.staging/{name}/     .lock and one directory per commit that is being pulled
-    DIR/.trash/              what is being deleted
-
-The staging lock is per name, not per commit: there are as many lock files as names, so none has to be deleted.
+DIR/{commit}/{name}/     the artifacts (0444), manifest.json, verified.json, lease
+DIR/.staging/            what is being pulled: see staging.py
+DIR/.trash/              what is being deleted
 """
 
 import contextlib
@@ -19,17 +17,28 @@ from pathlib import Path
 from ghrunner_vm import files
 from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import UsageError
-from ghrunner_vm.images.errors import ImageCorrupt, ImageMissing
+from ghrunner_vm.images.directories import clear, directories, make_directory
+from ghrunner_vm.images.errors import ImageCorrupt, ImageMissing, corrupt, mismatch
 from ghrunner_vm.images.locking import lock_within, nothing
 from ghrunner_vm.images.manifest import Manifest, check_name
-from ghrunner_vm.images.verify import RECORD, NewHash, Record, Stamp, Verified, check_directory, opened, verified
+from ghrunner_vm.images.space import writing
+from ghrunner_vm.images.staging import RECORD_BYTES, Staging
+from ghrunner_vm.images.verify import (
+    RECORD,
+    NewHash,
+    Record,
+    Stamp,
+    Verified,
+    check_directory,
+    content,
+    opened,
+    verified,
+)
 
 MANIFEST = "manifest.json"
 LEASE = "lease"
 LEASE_SECONDS = 10.0
 """An exclusive lease lasts for one rename, so a shared one never waits long."""
-PULL_SECONDS = 3600.0
-"""How long a pull waits for another process that pulls the same image."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,9 @@ class ImageStore:
         self.directory = directory
         self.new_hash = new_hash
         self.clock = clock
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        check_directory(directory)
+        with writing(directory, RECORD_BYTES):
+            make_directory(directory, parents=True)
+        self._staging = Staging(directory / ".staging", clock)
 
     def path(self, commit: str, name: str) -> Path:
         """Where an image lies once it is complete; raises UsageError for names that are none."""
@@ -105,8 +115,8 @@ class ImageStore:
             try:
                 image = self._opened(stack, path, lease)
                 self._verify(path, image, full=full)
-            except ImageCorrupt:
-                self._discard(path, lease)
+            except ImageCorrupt as error:
+                self._discard(path, lease, error)
                 raise
             yield image
 
@@ -125,10 +135,10 @@ class ImageStore:
         return described
 
     def remove(self, commit: str, name: str) -> int | None:
-        """Delete an image; the bytes that this frees, or None if it is in use or gone."""
+        """Delete an image; the bytes that this frees, or None if it is in use or gone. Raises CacheNotWritable."""
         path = self.path(commit, name)
         try:
-            with files.lock(path / LEASE, wait=False):
+            with writing(path, None), files.lock(path / LEASE, wait=False):
                 size = _size(path)
                 trash = self._to_trash(path)
         except (FileNotFoundError, files.Locked):
@@ -140,45 +150,38 @@ class ImageStore:
 
     @contextlib.contextmanager
     def staging(self, commit: str, name: str, check: Callable[[], None] = nothing) -> Iterator[Path]:
-        """The directory in which to prepare an image, ours alone. `check` is called while waiting and may raise."""
-        home = self._staging_home / self.path(commit, name).name
-        for directory in (home.parent, home):
-            _make_directory(directory)
-        with lock_within(home / ".lock", PULL_SECONDS, check=check, clock=self.clock):
-            _clear(home, keep=commit)
-            _make_directory(home / commit)
-            yield home / commit
+        """The directory in which to prepare an image, ours alone. `check` is called while waiting and may raise.
+
+        What the file system refuses inside the block raises DiskFull, which empties the directory, or CacheNotWritable.
+        """
+        with self._staging.hold(commit, self.path(commit, name).name, check) as directory:
+            yield directory
 
     def publish(self, staging: Path, manifest: Manifest, record: Record, commit: str) -> None:
         """Give a complete staging directory its name. A crash before the rename leaves it in staging."""
         target = self.path(commit, manifest.name)
         record.write(staging)
         files.write_atomically(staging / MANIFEST, manifest.to_json(), mode=0o444)
+        os.close(files.open_lock(staging / LEASE))  # so that a lease of it never has to write
         files.sync_directory(staging)
-        _make_directory(target.parent)
+        make_directory(target.parent)
         if os.path.lexists(target):  # incomplete: somebody took files out of it
             self._to_trash(target)
         try:
             staging.rename(target)
         except FileNotFoundError:  # `remove` has just taken away the commit's directory, which was empty
-            _make_directory(target.parent)
+            make_directory(target.parent)
             staging.rename(target)
         files.sync_directory(target.parent)
         files.sync_directory(self.directory)
 
     def clear_leftovers(self) -> None:
-        """Delete what crashed pulls and prunes left, except staging that somebody holds."""
-        for home in _directories(self._staging_home):
-            with contextlib.suppress(files.Locked), files.lock(home / ".lock", wait=False):
-                _clear(home)
-        _clear(self._trash)
-        for commit in _directories(self.directory):
+        """Delete what crashed pulls and prunes left, except staging that somebody holds or may soon go on from."""
+        self._staging.clear_old()
+        clear(self._trash)
+        for commit in directories(self.directory):
             with contextlib.suppress(OSError):  # only an empty one goes
                 commit.rmdir()
-
-    @property
-    def _staging_home(self) -> Path:
-        return self.directory / ".staging"
 
     @property
     def _trash(self) -> Path:
@@ -209,21 +212,26 @@ class ImageStore:
             if now[artifact].stamp != Stamp.of(descriptor):
                 raise corrupt(f"The cached image {image.name} changed while it was read", str(path / artifact))
         if now != known:
-            Record(files=now).write(path)
+            with contextlib.suppress(OSError):  # a full or read-only disk: the next lease reads everything again
+                Record(files=now).write(path)
 
-    def _discard(self, path: Path, lease: int) -> None:
-        with contextlib.suppress(FileNotFoundError):
+    def _discard(self, path: Path, lease: int, found: ImageCorrupt) -> None:
+        try:
             # Not if a pull has put a good copy there meanwhile.
             if os.path.samestat(os.fstat(lease), (path / LEASE).lstat()):
                 self._to_trash(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            found.resolution = f"Remove {path}, which ghvm may not ({error.strerror}), and pull it again."
 
     def _to_trash(self, path: Path) -> Path:
-        _make_directory(self._trash)
+        make_directory(self._trash)
         return path.rename(self._trash / secrets.token_hex(8))
 
     def _complete(self) -> Iterator["_Complete"]:
-        for commit in _directories(self.directory):
-            for path in _directories(commit):
+        for commit in directories(self.directory):
+            for path in directories(commit):
                 with contextlib.suppress(OSError, ValueError):
                     if read_manifest(path).name == path.name and (path / RECORD).is_file():
                         yield _Complete(path, (path / MANIFEST).lstat().st_mtime_ns)
@@ -254,41 +262,10 @@ class _Complete:
 
 def read_manifest(directory: Path) -> Manifest:
     """The manifest of a cached image; raises FileNotFoundError, UnsafeCache and ValueError."""
-    with opened(directory / MANIFEST) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
-        manifest = Manifest.parse(file.read())
+    manifest = Manifest.parse(content(directory / MANIFEST))
     if manifest.name != directory.name:
         raise ValueError(f"the manifest is that of {manifest.name!r}")
     return manifest
-
-
-def corrupt(brief: str, details: str) -> ImageCorrupt:
-    """The error for content that is not what it should be."""
-    return ImageCorrupt(
-        brief, details=details, resolution="Pull it again; if it happens again, look at the image server or the disk."
-    )
-
-
-def mismatch(what: str, expected: str, found: str) -> ImageCorrupt:
-    """The error for a hash that is not the manifest's."""
-    return corrupt(f"The image {what} is corrupt", f"sha256 expected {expected}\nsha256 found    {found}")
-
-
-def _make_directory(path: Path) -> None:
-    path.mkdir(mode=0o755, exist_ok=True)
-    check_directory(path)
-
-
-def _directories(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return []
-    entries = (entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink())
-    return sorted(entry for entry in entries if not entry.name.startswith("."))
-
-
-def _clear(path: Path, *, keep: str = "") -> None:
-    for directory in _directories(path):
-        if directory.name != keep:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _size(path: Path) -> int:

@@ -5,15 +5,15 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import zstandard
 
-from ghrunner_vm import files
 from ghrunner_vm.images.download import CHUNK
 from ghrunner_vm.images.errors import ImageCorrupt
-from ghrunner_vm.images.space import disk_full, free_bytes, require_space
+from ghrunner_vm.images.space import require_space, writing
 from ghrunner_vm.images.verify import NewHash, Stamp, Verified
 
 MAX_WINDOW = 128 << 20
@@ -39,28 +39,36 @@ def unpack(
     """Write the new file `path` (0444, synced) from a zstd stream; its hash and stamp.
 
     `written` hears after each block how many bytes are written and how many there will be, if that is known.
-    Raises ImageCorrupt for what is no zstd stream or longer than it may be, and InfrastructureError for a full disk.
+    Raises ImageCorrupt for what is no zstd stream or longer than it may be, and DiskFull.
     """
     source = _Source(compressed)
     content, done, checked = new_hash(), 0, 0
-    with _new_file(path) as descriptor, _errors_explained(path, expected.size):
+    # Hashing takes as long as the rest, and neither holds Python's lock: each block is hashed beside the next one.
+    with _new_file(path) as descriptor, _errors_explained(path, expected.size), ThreadPoolExecutor(1) as beside:
+        hashing = beside.submit(content.update, b"")
         for block in _blocks(source):
             done += len(block)
-            if done > expected.limit:
-                raise ImageCorrupt(
-                    "The image server sends more than it announced",
-                    details=f"{path.name}: more than {expected.limit} bytes",
-                    resolution="Check what the image server publishes.",
-                )
+            _require_announced(path, done, expected.limit)
             if done - checked >= _SPACE_STEP:
-                require_space(path.parent, 0)
+                require_space(path.parent, max(0, (expected.size or 0) - done))
                 checked = done
-            content.update(block)
+            hashing.result()
+            hashing = beside.submit(content.update, block)
             _write(descriptor, block)
             written(done, expected.size or source.announced)
+        hashing.result()
         os.fchmod(descriptor, _COMPLETE)
         os.fsync(descriptor)
         return Verified(sha256=content.hexdigest(), stamp=Stamp.of(descriptor))
+
+
+def _require_announced(path: Path, done: int, limit: int) -> None:
+    if done > limit:
+        raise ImageCorrupt(
+            "The image server sends more than it announced",
+            details=f"{path.name}: more than {limit} bytes",
+            resolution="Check what the image server publishes.",
+        )
 
 
 def is_complete(descriptor: int) -> bool:
@@ -114,17 +122,14 @@ def _new_file(path: Path) -> Iterator[int]:
 @contextlib.contextmanager
 def _errors_explained(path: Path, needed: int | None) -> Iterator[None]:
     try:
-        yield
+        with writing(path.parent, needed):
+            yield
     except zstandard.ZstdError as error:
         raise ImageCorrupt(
             "The image server sent something that cannot be decompressed",
             details=f"{path.name}: {error}",
             resolution="Check what the image server publishes; it must be compressed with zstd.",
         ) from error
-    except OSError as error:
-        if files.is_disk_full(error):
-            raise disk_full(path.parent, needed, free_bytes(path.parent)) from error
-        raise
 
 
 def _write(descriptor: int, block: bytes) -> None:

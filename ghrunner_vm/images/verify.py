@@ -1,6 +1,7 @@
 """Whether a file is what its manifest says: the full hash, or a record that it has not changed since the last one."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -11,7 +12,7 @@ from typing import Literal, Protocol, Self
 from pydantic import Field
 
 from ghrunner_vm import files
-from ghrunner_vm.images.errors import UnsafeCache
+from ghrunner_vm.images.errors import unsafe
 from ghrunner_vm.images.locking import nothing
 from ghrunner_vm.images.manifest import Name, OwnFile, Sha256
 
@@ -70,9 +71,12 @@ class Record(OwnFile):
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """The record of an image; an unreadable one counts as empty, since hashing again is always right."""
+        """The record of an image; an unreadable one counts as empty, since hashing again is always right.
+
+        Raises UnsafeCache for one that others may have written.
+        """
         try:
-            return cls.model_validate_json((directory / RECORD).read_bytes())
+            return cls.model_validate_json(content(directory / RECORD))
         except (OSError, ValueError):
             return cls()
 
@@ -102,7 +106,7 @@ def opened(path: Path) -> Iterator[int]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise unsafe(path, error.strerror or str(error)) from error
+        raise unsafe(path, "a symbolic link" if error.errno == errno.ELOOP else str(error.strerror)) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -112,6 +116,12 @@ def opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def content(path: Path) -> bytes:
+    """The content of a file as `opened` opens it."""
+    with opened(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+        return file.read()
 
 
 def check_directory(path: Path) -> None:
@@ -130,12 +140,3 @@ def check_owner(path: Path, status: os.stat_result) -> None:
         raise unsafe(path, f"owned by user {status.st_uid}, not by us ({os.geteuid()})")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise unsafe(path, f"writable by others (mode {stat.S_IMODE(status.st_mode):04o})")
-
-
-def unsafe(path: Path, why: str) -> UnsafeCache:
-    """The error for something in the cache that others could have changed."""
-    return UnsafeCache(
-        "The image cache is not safe to use",
-        details=f"{path}: {why}",
-        resolution="Remove it, or take it back with `chown` and `chmod go-w`, or choose another --images-cache-dir.",
-    )

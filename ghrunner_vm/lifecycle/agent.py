@@ -10,8 +10,10 @@ from ghrunner_vm.github.models import Sight
 from ghrunner_vm.guest.channel import GuestChannel
 from ghrunner_vm.guest.messages import POWER_OFF, GuestMessage, Start
 from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle.events import Event
 from ghrunner_vm.lifecycle.hands import CommonHands
 from ghrunner_vm.lifecycle.registration import Registration
+from ghrunner_vm.lifecycle.sources import from_guest
 from ghrunner_vm.vm.base import VirtualMachine
 
 
@@ -45,13 +47,15 @@ class AgentImage:
         self,
         registration: Registration,
         handover: Handover,
-        hear: Callable[[GuestMessage], None],
+        post: Callable[[Event], None],
+        heard: Callable[[GuestMessage], None],
         closed: Callable[[str], None],
     ) -> None:
-        """`hear` gets every message of the guest; `closed` why the channel was closed before the guest's end."""
+        """`heard` gets every message of the guest; `closed` why the guest is not listened to any more."""
         self._registration = registration
         self._handover = handover
-        self._hear = hear
+        self._post = post
+        self._heard = heard
         self._closed = closed
         self._channel: GuestChannel | None = None
 
@@ -65,9 +69,16 @@ class AgentImage:
         assert self._channel is not None  # noqa: S101 made with the hands
         if why := await self._channel.listen(self._hear):
             self._closed(why)
+            self._post(ev.GuestFellSilent())
+            await self._channel.discard()
 
     def seen(self, sight: Sight) -> None:
         """See Contract: the agent tells by itself."""
+
+    def _hear(self, message: GuestMessage) -> None:
+        self._heard(message)
+        if event := from_guest(message):
+            self._post(event)
 
 
 class AgentHands(CommonHands):

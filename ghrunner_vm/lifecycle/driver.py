@@ -9,6 +9,9 @@ from ghrunner_vm.lifecycle.events import Effect, Event, Timer
 from ghrunner_vm.lifecycle.machine import step
 from ghrunner_vm.lifecycle.state import Phase, Policy, State
 
+_LATE_SECONDS = 5.0
+_WAKING_SECONDS = 5.0
+
 Observer = Callable[[State, Event, State], None]
 
 
@@ -115,11 +118,17 @@ class Driver:
 
     def _arm(self, timer: Timer, seconds: float) -> None:
         self._disarm(timer)
-        self._timers[timer] = asyncio.get_running_loop().call_later(seconds, self._fire, timer)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        self._timers[timer] = loop.call_at(due, self._fire, timer, due)
 
-    def _fire(self, timer: Timer) -> None:
+    def _fire(self, timer: Timer, due: float) -> None:
         del self._timers[timer]
-        self.post(ev.Fired(timer))
+        if asyncio.get_running_loop().time() - due > _LATE_SECONDS:
+            # This process was stopped for a while: what came in meanwhile is heard first.
+            self._arm(timer, _WAKING_SECONDS)
+        else:
+            self.post(ev.Fired(timer))
 
     async def _answer(self, asked: Coroutine[None, None, Event]) -> None:
         self.post(await asked)

@@ -4,8 +4,9 @@ from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.lifecycle.state import GuestJob, Phase, Registration, State
 from ghrunner_vm.vm.base import EndReason, VmEnd
 
-# A listener that had a job exits with 100 + the job's result (TaskResult in the runner's sources).
+# What the runner's listener exits with: ReturnCode in its sources, and 100 + TaskResult after a job.
 JOB_RESULTS = range(100, 106)
+_SUCCESS = 0
 _OUTDATED = 7
 
 _HOST_FAULTS = {
@@ -25,8 +26,24 @@ def natural(state: State, end: VmEnd | None = None) -> Outcome:
         return Outcome.BOOT_FAILED
     if end is not None and end.reason is EndReason.PANICKED:
         return Outcome.PANICKED
+    if state.guest_job is GuestJob.LOST:
+        return Outcome.JOB_LOST
     if state.listener_exit is not None:
-        return {0: Outcome.NO_JOB, _OUTDATED: Outcome.OUTDATED}.get(state.listener_exit, Outcome.LISTENER_FAILED)
+        return _without_a_job(state, state.listener_exit)
     if state.busy:
         return Outcome.JOB_LOST
     return Outcome.VANISHED if state.registration is Registration.RELEASED else Outcome.GUEST_LEFT
+
+
+def after_exit(job: GuestJob, code: int) -> GuestJob:
+    """What becomes of the guest's job when its listener exits."""
+    if code in JOB_RESULTS or (code == _SUCCESS and job is GuestJob.RUNNING):
+        return GuestJob.OVER
+    return GuestJob.LOST if job is GuestJob.RUNNING else job
+
+
+def _without_a_job(state: State, code: int) -> Outcome:
+    if code == _SUCCESS:
+        return Outcome.NO_JOB
+    # A runner that GitHub gives a job is not outdated: such a claim would keep this host from starting another.
+    return Outcome.OUTDATED if code == _OUTDATED and not state.had_job else Outcome.LISTENER_FAILED

@@ -91,6 +91,11 @@ class ListenerExited:
 
 
 @dataclass(frozen=True)
+class GuestFellSilent:
+    """The guest has lost its channel: from now on only GitHub tells of a job."""
+
+
+@dataclass(frozen=True)
 class GitHubSaysBusy:
     """GitHub says that the runner has a job."""
 
@@ -142,6 +147,11 @@ class Fired:
 
 
 @dataclass(frozen=True)
+class VmmSilent:
+    """The virtual machine's process is there but has not answered for minutes."""
+
+
+@dataclass(frozen=True)
 class VmEnded:
     """The virtual machine is gone."""
 
@@ -158,6 +168,7 @@ Event = (
     | GuestJobStarted
     | GuestJobFinished
     | ListenerExited
+    | GuestFellSilent
     | GitHubSaysBusy
     | GitHubSaysIdle
     | GitHubSaysGone
@@ -167,6 +178,7 @@ Event = (
     | Drain
     | Interrupt
     | Fired
+    | VmmSilent
     | VmEnded
 )
 

@@ -1,28 +1,32 @@
 """Removes what dead runs left: virtual machines, disks, sockets, registrations.
 
 It may run as root and trusts nothing it reads: paths come from a directory's own name, links are not followed,
-owners are checked, and a process is ended through a pidfd after its start time has matched.
+owners are checked, a VMM is ended for what the kernel tells of it, and a registration is found by the run's own name.
 """
 
 import contextlib
+import errno
 import os
-import select
-import signal
+import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ghrunner_vm import process, runs
+from ghrunner_vm import runs
 from ghrunner_vm.clock import SYSTEM, Clock
-from ghrunner_vm.errors import GhvmError
+from ghrunner_vm.errors import GhvmError, PermanentError
 from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.lifecycle.orphans import end_orphans
 from ghrunner_vm.lifecycle.registration import release_recorded
-from ghrunner_vm.runs import ProcessRecord, RunnerRecord, RunRecord
+from ghrunner_vm.runs import RunnerRecord, RunRecord
 
 Fate = Literal["removed", "pending", "kept"]
-_NEWBORN_SECONDS = 60.0
-_KILL_SECONDS = 10.0
+Client = Callable[[RunnerRecord], GitHub | None]
+
+_STAGED = re.compile(r"\.[a-z0-9_-]+\.json\.[0-9a-f]{8}")  # see files.write_atomically
+_UNREADABLE = f"this ghvm cannot read its {runs.RECORD}: delete the directory once GitHub has no runner of its name"
 
 
 @dataclass(frozen=True)
@@ -34,105 +38,95 @@ class Collected:
     why: str = ""
 
 
-def collect(
-    directory: Path, sockets: Path, github: Callable[[RunnerRecord], GitHub | None], clock: Clock = SYSTEM
-) -> Iterator[Collected]:
+def collect(directory: Path, sockets: Path, github: Client, clock: Clock = SYSTEM) -> Iterator[Collected]:
     """Go through all runs and clear up after those whose supervisor is dead. Live runs are left alone, in silence.
 
     `github` gives a client for a recorded registration, or None when its scope is not the one configured here.
+    Raises PermanentError if others can write to the directory of runs.
     """
-    for path in runs.directories(directory):
-        try:
-            collected = _directory(path, sockets, github, clock)
-        except FileNotFoundError:
-            continue  # its own run, or another gc, has removed it meanwhile
-        except OSError as error:
-            collected = Collected(path.name, "kept", f"it cannot be removed: {error}")
-        if collected is not None:
-            yield collected
+    try:
+        with runs.home(directory) as home:
+            for path in runs.directories(home):
+                collected = _directory(path, sockets, github, clock)
+                if collected is not None:
+                    yield collected
+    except FileNotFoundError:
+        return  # there has never been a run
 
 
-def _directory(
-    path: Path, sockets: Path, github: Callable[[RunnerRecord], GitHub | None], clock: Clock
-) -> Collected | None:
-    if path.lstat().st_uid != os.geteuid():
-        return Collected(path.name, "kept", "it belongs to another user")
-    if path.name.startswith(runs.NEWBORN):
-        return _newborn(path, clock)
-    return _run(path, sockets, github, clock)
+def sweep(state: Path) -> None:
+    """Delete what was staged in the state directory by processes that died before it had its name.
+
+    Only what can be found out again is kept there, so whoever is staging something just now can bear the loss.
+    """
+    with contextlib.suppress(FileNotFoundError, PermanentError), runs.home(state) as home:
+        for path in [path for path in home.iterdir() if _STAGED.fullmatch(path.name)]:
+            path.unlink(missing_ok=True)
 
 
-def _newborn(path: Path, clock: Clock) -> Collected | None:
-    # Between its making and its lock a new run is bare for an instant; only an old one is a leftover.
-    if clock.wall() - path.lstat().st_mtime < _NEWBORN_SECONDS:
-        return None
+def _directory(path: Path, sockets: Path, github: Client, clock: Clock) -> Collected | None:
+    try:
+        if why := _foreign(path):
+            return Collected(path.name, "kept", why)
+        return _run(path, sockets, github, clock)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTEMPTY):
+            return None  # its own run, or another gc, removes it as well
+        return Collected(path.name, "kept", f"it cannot be removed: {error.strerror}")
+
+
+def _foreign(path: Path) -> str:
+    """Why a directory is none that a run has made; empty if it may be one."""
+    found = path.lstat()
+    if found.st_uid != os.geteuid():
+        return "it belongs to another user"
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        return "it is open to others, so no run has made it"
+    # A run makes its lock first and deletes it last.
+    content = {entry.name for entry in path.iterdir()}
+    return "it has no lock, so no run has made it" if content and runs.LOCK not in content else ""
+
+
+def _run(path: Path, sockets: Path, github: Client, clock: Clock) -> Collected | None:
+    end_orphans(path / runs.LOCK)
     with runs.adopt(path) as lock:
         if lock is None:
             return None
-        runs.remove(path)
-    return Collected(path.name, "removed")
-
-
-def _run(path: Path, sockets: Path, github: Callable[[RunnerRecord], GitHub | None], clock: Clock) -> Collected | None:
-    record = runs.read(path)
-    if record is not None:
-        _end_orphan(record)
-    with runs.adopt(path) as lock:
-        if lock is None:
-            return None
-        record = runs.read(path)  # the run may have written its last word while we waited
-        why = "" if record is None else _release(record, github, clock.wall())
+        collected = _verdict(path, github, clock.wall())
         (sockets / f"{path.name}.sock").unlink(missing_ok=True)
-        runs.remove(path, keep_record=bool(why))
+        runs.remove(path, keep_record=collected.fate != "removed")
+    return collected
+
+
+def _verdict(path: Path, github: Client, now: float) -> Collected:
+    """What is to become of a dead run."""
+    record = runs.read(path)
+    if record is None:
+        unreadable = os.path.lexists(path / runs.RECORD) and not path.name.startswith(runs.NEWBORN)
+        return Collected(path.name, "kept", _UNREADABLE) if unreadable else Collected(path.name, "removed")
+    why = _release(record, github, now)
     return Collected(path.name, "pending" if why else "removed", why)
 
 
-def _end_orphan(record: RunRecord) -> None:
-    """End the VMM of a dead supervisor. The kernel does so itself; this is for the case that it could not."""
-    if record.vmm is None or record.boot_id != process.boot_id() or record.supervisor.alive():
-        return
-    end_process(record.vmm)
-
-
-def end_process(target: ProcessRecord) -> None:
-    """SIGKILL exactly this process, if it still is this process and its user is not a third party's."""
-    try:
-        pidfd = os.pidfd_open(target.pid)
-    except (ProcessLookupError, OSError):
-        return
-    try:
-        # The descriptor pins the process: what matches now is what the signal hits.
-        if target.alive() and _is_vmm(target.pid):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                select.select([pidfd], [], [], _KILL_SECONDS)
-    finally:
-        os.close(pidfd)
-
-
-def _is_vmm(pid: int) -> bool:
-    """Whether a process is a QEMU: a record is never reason enough to end anything else."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").startswith("qemu-system")
-    except OSError:
-        return False
-
-
-def _release(record: RunRecord, github: Callable[[RunnerRecord], GitHub | None], now: float) -> str:
+def _release(record: RunRecord, github: Client, now: float) -> str:
     """Why the registration is still there; empty if it is not."""
-    if record.runner is None or record.runner.state == "released":
+    runner = record.runner
+    if runner is None or runner.state == "released":
         return ""
     try:
-        client = github(record.runner)
+        client = github(runner)
         if client is None:
-            return (
-                f"its registration is in {record.runner.scope} at {record.runner.api_url}, which is not configured here"
-            )
-        released = release_recorded(client, record.runner, now)
+            return f"its registration is in {runner.scope} at {runner.api_url}, which is not configured here"
+        released = release_recorded(client, _by_name(runner), now)
     except GhvmError as error:
         return f"its registration could not be deleted: {error.brief}"
     if released:
         return ""
-    return (
-        "its registration may still appear" if record.runner.id is None else "GitHub believes that its job still runs"
-    )
+    return "its registration may still appear" if runner.id is None else "GitHub believes that its job still runs"
+
+
+def _by_name(runner: RunnerRecord) -> RunnerRecord:
+    """The record without an id: it is not believed whom that would delete, while the name is the run's own."""
+    # A runner whose id was learnt has appeared, so if it is not listed there is nothing to wait for.
+    asked = runner.asked if runner.id is None else 0.0
+    return runner.model_copy(update={"id": None, "asked": asked})

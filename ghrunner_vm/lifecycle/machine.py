@@ -5,7 +5,7 @@ registration is deleted, since only that makes sure that no job arrives in the m
 """
 
 from ghrunner_vm.lifecycle import events as ev
-from ghrunner_vm.lifecycle.ending import JOB_RESULTS, natural
+from ghrunner_vm.lifecycle.ending import after_exit, natural
 from ghrunner_vm.lifecycle.events import Effect, Event, Timer
 from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.lifecycle.state import GuestJob, Phase, Policy, Registration, State
@@ -45,6 +45,8 @@ def _handle(turn: Turn, event: Event) -> None:  # noqa: C901 one case an event
             _guest_job_finished(turn)
         case ev.ListenerExited():
             _listener_exited(turn, event)
+        case ev.GuestFellSilent():
+            _guest_fell_silent(turn)
         case ev.GitHubSaysBusy():
             _github_says_busy(turn)
         case ev.GitHubSaysIdle():
@@ -63,6 +65,8 @@ def _handle(turn: Turn, event: Event) -> None:  # noqa: C901 one case an event
             _interrupt(turn)
         case ev.Fired():
             _fired(turn, event)
+        case ev.VmmSilent():
+            _vmm_silent(turn)
         case ev.VmEnded():
             _vm_ended(turn, event)
 
@@ -112,27 +116,36 @@ def _guest_refused(turn: Turn) -> None:
 
 
 def _guest_job_started(turn: Turn) -> None:
-    if turn.may_have_job and turn.state.guest_job is GuestJob.NONE:
+    if turn.has_listener and turn.state.guest_job is GuestJob.NONE:
         turn.set(guest_job=GuestJob.RUNNING)
         turn.become_busy()
 
 
 def _guest_job_finished(turn: Turn) -> None:
-    if turn.may_have_job and turn.state.guest_job is not GuestJob.OVER:
+    if turn.has_listener and turn.state.guest_job is not GuestJob.OVER:
         turn.become_busy()  # a start that we were not told of, or the end of one that we were
         turn.set(guest_job=GuestJob.OVER)
         turn.job_is_over()
 
 
 def _listener_exited(turn: Turn, event: ev.ListenerExited) -> None:
-    if not turn.may_have_job or turn.state.listener_exit is not None:
+    if not turn.has_listener:
         return
-    had_job = turn.state.guest_job is not GuestJob.NONE or event.code in JOB_RESULTS
-    turn.set(listener_exit=event.code, guest_job=GuestJob.OVER if had_job else GuestJob.NONE)
+    turn.set(listener_exit=event.code, guest_job=after_exit(turn.state.guest_job, event.code))
     turn.disarm(Timer.BOOT, Timer.START, Timer.IDLE)
     if turn.in_phase(Phase.BOOTING, Phase.READY):
         turn.set(phase=Phase.IDLE)
     turn.job_is_over()
+
+
+def _guest_fell_silent(turn: Turn) -> None:
+    """What it said stands until GitHub says otherwise, which is asked at once."""
+    if turn.state.outcome is not None:
+        return
+    if turn.state.guest_job is GuestJob.RUNNING:
+        turn.set(guest_job=GuestJob.NONE, github_busy=True)
+    turn.set(silent=True)
+    turn.effects.append(ev.Look())
 
 
 def _github_says_busy(turn: Turn) -> None:
@@ -147,14 +160,14 @@ def _github_says_idle(turn: Turn) -> None:
         turn.disarm(Timer.VANISHED)
     _no_longer_busy(turn)
     if turn.state.registration is Registration.RELEASED:
-        _suspect_ghost(turn)
+        turn.suspect_ghost()
 
 
 def _github_says_gone(turn: Turn) -> None:
     """The word of one poll: it may be early or stale, so the registration counts as held until it is deleted."""
     turn.set(github_busy=False)
     _no_longer_busy(turn)
-    _suspect_ghost(turn)
+    turn.suspect_ghost()
 
 
 def _deregistered(turn: Turn, event: ev.Deregistered) -> None:
@@ -168,7 +181,7 @@ def _deregistered(turn: Turn, event: ev.Deregistered) -> None:
         turn.power_off(turn.state.retire_as or Outcome.DRAINED)
         return
     _no_longer_busy(turn)
-    _suspect_ghost(turn)
+    turn.suspect_ghost()
 
 
 def _no_longer_busy(turn: Turn) -> None:
@@ -179,16 +192,8 @@ def _no_longer_busy(turn: Turn) -> None:
         if turn.state.drain is None:  # else a GitHub that says now this, now that could put off the end for ever
             turn.disarm(Timer.JOB)
         turn.become_idle()
-    elif turn.state.guest_job is GuestJob.OVER and turn.state.drain and Timer.AFTER_JOB not in turn.state.armed:
+    elif not turn.state.busy and turn.state.drain and Timer.AFTER_JOB not in turn.state.armed:
         turn.power_off(natural(turn.state))
-
-
-def _suspect_ghost(turn: Turn) -> None:
-    # The service has consumed the registration but the listener may wait for ever.
-    waiting = turn.state.guest_job is GuestJob.NONE and turn.state.listener_exit is None
-    unarmed = Timer.VANISHED not in turn.state.armed
-    if turn.in_phase(Phase.IDLE) and waiting and unarmed and turn.policy.shutdown_after_job:
-        turn.arm(Timer.VANISHED, turn.policy.vanished)
 
 
 def _deregister_refused(turn: Turn) -> None:
@@ -235,18 +240,23 @@ def _interrupt(turn: Turn) -> None:
             turn.power_off(Outcome.INTERRUPTED)
 
 
+def _vmm_silent(turn: Turn) -> None:
+    """A job that runs may be right all the same: only its timer ends it."""
+    if turn.in_phase(Phase.BOOTING) and turn.state.registration is Registration.NONE:
+        turn.kill(Outcome.VMM_SILENT)
+    elif turn.in_phase(Phase.BOOTING, Phase.READY, Phase.IDLE):
+        turn.retire(Outcome.VMM_SILENT)
+
+
 def _vm_ended(turn: Turn, event: ev.VmEnded) -> None:
     left_quietly = turn.in_phase(Phase.DRAINING) and not turn.state.busy and event.end.reason is EndReason.POWERED_OFF
     asked = turn.state.retire_as if left_quietly and turn.state.guest_job is GuestJob.NONE else None
     outcome = asked or natural(turn.state, event.end)
-    if turn.state.silent and _is_registered(turn) and event.end.reason in (EndReason.POWERED_OFF, EndReason.RESET):
+    by_itself = event.end.reason in (EndReason.POWERED_OFF, EndReason.RESET)
+    if by_itself and turn.may_have_job and turn.state.registration is Registration.HELD and turn.state.in_doubt:
         turn.settle(outcome)
     else:
         turn.finish(outcome)
-
-
-def _is_registered(turn: Turn) -> bool:
-    return turn.may_have_job and turn.state.registration is Registration.HELD
 
 
 def _fired(turn: Turn, event: ev.Fired) -> None:
@@ -259,8 +269,8 @@ def _fired(turn: Turn, event: ev.Fired) -> None:
         case Timer.MINT:
             turn.power_off(turn.state.retire_as or Outcome.MINT_FAILED)
         case Timer.JOB:
-            over = turn.state.guest_job is GuestJob.OVER and not turn.state.busy
-            turn.power_off(Outcome.JOB_DONE if over else Outcome.JOB_TIMEOUT)
+            over = turn.state.guest_job is not GuestJob.NONE and not turn.state.busy
+            turn.power_off(natural(turn.state) if over else Outcome.JOB_TIMEOUT)
         case Timer.VANISHED if turn.state.had_job:
             turn.retire(Outcome.JOB_DONE)
         case Timer.BOOT | Timer.START | Timer.IDLE | Timer.VANISHED:

@@ -87,6 +87,8 @@ class Ended:
     outcome: Outcome
     seconds: float
     job_result: str | None
+    cause: str | None
+    """What the guest, its listener or its machine did to end it so."""
     console: str
     refusal: GhvmError | None
     """Why GitHub refused to register the runner."""

@@ -10,7 +10,6 @@ from ghrunner_vm import process, runs
 from ghrunner_vm.errors import PermanentError
 from ghrunner_vm.files import shared_lock
 from ghrunner_vm.github.models import Sight
-from ghrunner_vm.guest.messages import GuestMessage
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
 from ghrunner_vm.lifecycle import events as ev
@@ -23,7 +22,7 @@ from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.lifecycle.plain import PlainImage
 from ghrunner_vm.lifecycle.plan import Ended, Means, Plan, Tell
 from ghrunner_vm.lifecycle.registration import Registration, released_at_end
-from ghrunner_vm.lifecycle.sources import await_end, background, from_guest, read_console, signals, watch_github
+from ghrunner_vm.lifecycle.sources import await_end, background, read_console, signals, watch_github, watch_vmm
 from ghrunner_vm.lifecycle.state import Phase, State
 from ghrunner_vm.lifecycle.teller import Teller
 from ghrunner_vm.lifecycle.watcher import watch_image
@@ -161,7 +160,8 @@ class _Session:
         keep_running = not self._plan.policy.shutdown_after_job
         if manifest.agent is not None:
             handover = Handover(self._means.clock, keep_running, self._plan.environment)
-            return AgentImage(registration, handover, self._hear, self._teller.channel_closed)
+            teller = self._teller
+            return AgentImage(registration, handover, self.driver.post, teller.heard, teller.channel_closed)
         plain = PlainImage(registration, self.driver.post, self._teller.fetch_refused)
         offered = plain.offered(self._plan.spec.credential, keep_running=keep_running)
         await self._stack.enter_async_context(offered)
@@ -220,6 +220,7 @@ class _Session:
             read_console(machine, console.write, silent),
             contract.attend(hands),
             await_end(machine, post, silent, self._console),
+            watch_vmm(machine, post, self._teller.trouble),
             watch_github(look, hands.wake, self._plan.poll_seconds, post, self._teller.trouble, self._requests_made),
             in_daemon_thread(self._collect, name="gc"),
         )
@@ -244,11 +245,6 @@ class _Session:
     def _is_over(self) -> bool:
         return self.driver.state.phase is Phase.DONE
 
-    def _hear(self, message: GuestMessage) -> None:
-        self._teller.heard(message)
-        if event := from_guest(message):
-            self.driver.post(event)
-
     def _observe(self, before: State, event: Event, after: State) -> None:
         if after.abandoned:
             self._abandoned.set()
@@ -266,7 +262,7 @@ class _Session:
     def ended(self, outcome: Outcome, seconds: float) -> Ended:
         text = self._console().decode(errors="replace").replace("\r", "").strip()
         refusal = None if self._registration is None else self._registration.refusal
-        return Ended(self._id, outcome, seconds, self._teller.job_result, text, refusal)
+        return Ended(self._id, outcome, seconds, self._teller.job_result, self._teller.cause, text, refusal)
 
     def _record(self) -> RunRecord:
         now = self._means.clock.wall()

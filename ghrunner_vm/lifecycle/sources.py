@@ -19,6 +19,8 @@ Post = Callable[[Event], None]
 
 _READ = 64 * 1024
 _LAST_WORDS_SECONDS = 2.0
+_HEARTBEAT_SECONDS = 30.0
+_MISSES = 4
 # What Linux prints last. A device that tells of panics would be one more that a guest can misuse.
 _PANIC = b"Kernel panic - not syncing"
 
@@ -85,6 +87,8 @@ async def read_console(machine: VirtualMachine, keep: Callable[[bytes], None], s
 
 
 async def _receive(stream: socket.socket) -> bytes:
+    # Reading does not wait while there is more: a guest that never stops must not keep the loop to itself.
+    await asyncio.sleep(0)
     try:
         return await asyncio.get_running_loop().sock_recv(stream, _READ)
     except OSError:
@@ -100,6 +104,18 @@ async def await_end(machine: VirtualMachine, post: Post, silent: asyncio.Event, 
     if end.reason is EndReason.RESET and _PANIC in console():
         end = VmEnd(EndReason.PANICKED, end.detail)
     post(ev.VmEnded(end))
+
+
+async def watch_vmm(machine: VirtualMachine, post: Post, trouble: Callable[[GhvmError], None]) -> None:
+    """Tell when the VMM has not answered four times in a row, half a minute apart; and again if that goes on."""
+    misses = 0
+    while True:
+        await asyncio.sleep(_HEARTBEAT_SECONDS)
+        misses = 0 if await machine.answers() else misses + 1
+        if misses == _MISSES:
+            misses = 0
+            trouble(GhvmError("the virtual machine's monitor has not answered for two minutes"))
+            post(ev.VmmSilent())
 
 
 async def watch_github(

@@ -38,6 +38,8 @@ class GuestJob(Enum):
     NONE = "none"
     RUNNING = "running"
     OVER = "over"
+    LOST = "lost"
+    """Its listener ended in the middle of it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class State:
     phase: Phase = Phase.PREPARING
     registration: Registration = Registration.NONE
     silent: bool = False
-    """The guest tells nothing of its job: its image has no agent."""
+    """The guest tells nothing of its job: its image has no agent, or it has lost its channel."""
     guest_job: GuestJob = GuestJob.NONE
     github_busy: bool = False
     had_job: bool = False
@@ -87,3 +89,8 @@ class State:
     def busy(self) -> bool:
         """Whether either witness tells of a job."""
         return self.github_busy or self.guest_job is GuestJob.RUNNING
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether GitHub has to say what became of the job: the guest cannot, or GitHub disagrees with it."""
+        return self.silent or (self.guest_job is GuestJob.OVER and self.github_busy)

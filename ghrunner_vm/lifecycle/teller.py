@@ -4,10 +4,15 @@ from ghrunner_vm.errors import GhvmError
 from ghrunner_vm.guest import messages as said
 from ghrunner_vm.guest.messages import GuestMessage
 from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle.ending import JOB_RESULTS
 from ghrunner_vm.lifecycle.events import Event
 from ghrunner_vm.lifecycle.plan import Tell
 from ghrunner_vm.lifecycle.state import Phase, State
 from ghrunner_vm.runs import RunDirectory
+from ghrunner_vm.vm.base import EndReason
+
+_LINE = 4096
+"""Letters of the guest's lines that are passed on: a guest fills the memory where narration waits for its reader."""
 
 
 class Teller:
@@ -19,9 +24,12 @@ class Teller:
         self.run: RunDirectory | None = None
         self.job_result: str | None = None
         """What the guest said of its job."""
+        self.cause: str | None = None
+        """What the guest, its listener or its machine did that ended the run, if that needs words."""
 
     def observe(self, before: State, event: Event, after: State) -> None:
         """One step of the machine."""
+        self.cause = self.cause or _cause(before, event, after)
         if self.run is None:
             return
         self.run.log(type(event).__name__, phase=after.phase.value, detail=_detail(event))
@@ -40,7 +48,7 @@ class Teller:
         """One message of the guest."""
         match message:
             case said.Log(text=text):
-                self._tell("guest-log", text)
+                self._tell("guest-log", text if len(text) <= _LINE else f"{text[:_LINE]}…")
             case said.JobFinished(result=result):
                 self.job_result = self.job_result or result
             case said.Refused(why=why):
@@ -90,6 +98,17 @@ def _why(event: Event, state: State) -> str:
     if state.drain is not None:
         return state.drain.value
     return state.retire_as.words if state.retire_as else type(event).__name__
+
+
+def _cause(before: State, event: Event, after: State) -> str | None:
+    match event:
+        case ev.GuestRefused(why=why) if before.outcome is not after.outcome:
+            return f"The guest says: {why}"
+        case ev.ListenerExited(code=code) if code not in (0, *JOB_RESULTS) and after.listener_exit == code:
+            return f"The runner's listener exited with code {code}."
+        case ev.VmEnded(end=end) if before.outcome is None and end.reason is not EndReason.POWERED_OFF:
+            return f"The virtual machine ended: {end.reason.value}. {end.detail}".strip()
+    return None
 
 
 def _detail(event: Event) -> str | None:

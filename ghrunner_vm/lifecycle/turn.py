@@ -6,7 +6,7 @@ from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.ending import natural
 from ghrunner_vm.lifecycle.events import Arm, Disarm, Effect, Timer
 from ghrunner_vm.lifecycle.outcome import Outcome
-from ghrunner_vm.lifecycle.state import Phase, Policy, Registration, State
+from ghrunner_vm.lifecycle.state import GuestJob, Phase, Policy, Registration, State
 
 
 @dataclass
@@ -40,6 +40,11 @@ class Turn:
         """Whether a job can have reached the guest."""
         registered = self.state.registration in (Registration.HELD, Registration.RELEASED)
         return registered and self.in_phase(Phase.BOOTING, Phase.READY, Phase.IDLE, Phase.BUSY, Phase.DRAINING)
+
+    @property
+    def has_listener(self) -> bool:
+        """Whether the guest can have something to tell of a job: after its listener's exit there is no more."""
+        return self.may_have_job and self.state.listener_exit is None
 
     # ---- ways to end ----
 
@@ -99,6 +104,13 @@ class Turn:
             self.retire(Outcome.DRAINED)
         elif self.policy.idle is not None and self.state.listener_exit is None:
             self.arm(Timer.IDLE, self.policy.idle)
+
+    def suspect_ghost(self) -> None:
+        """The service has consumed the registration, but the listener may wait for ever."""
+        waiting = self.state.guest_job is GuestJob.NONE and self.state.listener_exit is None
+        unarmed = Timer.VANISHED not in self.state.armed
+        if self.in_phase(Phase.IDLE) and waiting and unarmed and self.policy.shutdown_after_job:
+            self.arm(Timer.VANISHED, self.policy.vanished)
 
     def job_is_over(self) -> None:
         self.effects.append(ev.Look())

@@ -8,10 +8,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ghrunner_vm.errors import UsageError
 from ghrunner_vm.simulator.faults import Faults, Rule
 from ghrunner_vm.simulator.model import Job, Runner
 from ghrunner_vm.simulator.problems import HANDLERS, Denied, read_body
 from ghrunner_vm.simulator.state import State
+from ghrunner_vm.simulator.trouble import CATALOGUE, Troubles
 from ghrunner_vm.threads import in_daemon_thread
 
 MAX_WAIT_SECONDS = 20.0
@@ -38,9 +40,10 @@ class AssignRequest(BaseModel):
 class Admin:
     """Handlers below `/_sim`."""
 
-    def __init__(self, state: State, faults: Faults) -> None:
+    def __init__(self, state: State, faults: Faults, troubles: Troubles) -> None:
         self._state = state
         self._faults = faults
+        self._troubles = troubles
 
     def application(self) -> Starlette:
         """The routes."""
@@ -53,6 +56,9 @@ class Admin:
                 Route("/runners/{id:int}/remove", self.remove_runner, methods=["POST"]),
                 Route("/faults", self.add_fault, methods=["POST"]),
                 Route("/faults", self.clear_faults, methods=["DELETE"]),
+                Route("/troubles", self.list_troubles, methods=["GET"]),
+                Route("/troubles", self.end_troubles, methods=["DELETE"]),
+                Route("/troubles/{name}", self.begin_trouble, methods=["POST"]),
             ],
             exception_handlers=HANDLERS,
         )
@@ -99,6 +105,23 @@ class Admin:
     async def clear_faults(self, _request: Request) -> Response:
         """`DELETE faults`"""
         self._faults.clear()
+        return Response(status_code=204)
+
+    async def list_troubles(self, _request: Request) -> Response:
+        """`GET troubles`: what can be begun, by name, and what it is."""
+        return JSONResponse({name: trouble.about for name, trouble in CATALOGUE.items()})
+
+    async def begin_trouble(self, request: Request) -> Response:
+        """`POST troubles/NAME`: misbehave from now on."""
+        try:
+            self._troubles.begin(request.path_params["name"])
+        except UsageError as error:
+            raise Denied(404, error.brief) from None
+        return Response(status_code=204)
+
+    async def end_troubles(self, _request: Request) -> Response:
+        """`DELETE troubles`: behave well again; faults end as well."""
+        self._troubles.end()
         return Response(status_code=204)
 
     def _wait(self, job_id: int, start: int, seconds: float) -> None:

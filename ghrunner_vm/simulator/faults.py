@@ -41,7 +41,8 @@ class Faults:
     """The rules in force. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._uses = 0
         self._rules: list[tuple[Rule, int | None]] = []
 
     def add(self, rule: Rule) -> None:
@@ -54,11 +55,20 @@ class Faults:
         with self._lock:
             self._rules.clear()
 
+    def wait_used(self, times: int, timeout: float = 60) -> None:
+        """Return once rules were used so often from now on. Raises TimeoutError after `timeout` seconds."""
+        with self._lock:
+            goal = self._uses + times
+            if not self._lock.wait_for(lambda: self._uses >= goal, timeout):
+                raise TimeoutError(f"no rule was used {times} times within {timeout} seconds")
+
     def take(self, method: str, path: str) -> Rule | None:
         """The rule for this request, counted as used."""
         with self._lock:
             for index, (rule, left) in enumerate(self._rules):
                 if rule.fits(method, path):
+                    self._uses += 1
+                    self._lock.notify_all()
                     if left == 1:
                         del self._rules[index]
                     elif left is not None:

@@ -80,7 +80,7 @@ class Identity:
 
     The App is installed on the organization, on the user `demo-user` and on the enterprise `demo-enterprise`;
     every repository of these accounts is taken to exist. `stateless_tokens` is the token format handed out when the
-    request does not choose one.
+    request does not choose one. Tokens end `early_seconds` before the time that they are said to end.
     """
 
     def __init__(self, clock: Clock, org: str) -> None:
@@ -90,6 +90,7 @@ class Identity:
         self._tokens: dict[str, Token] = {}
         self._installations: dict[int, Installation] = {}
         self.stateless_tokens = False
+        self.early_seconds = 0.0
         self.app_id = 1_000_001
         self.client_id = f"Iv23li{secrets.token_hex(7)}"
         self.personal_token = f"ghp_{secrets.token_hex(18)}"
@@ -108,11 +109,17 @@ class Identity:
         now = timestamp(self._clock.wall())
         with self._lock:
             old = self._find(account, kind)
-            number = old.id if old else len(self._installations) + 1
+            number = old.id if old else max(self._installations, default=0) + 1
             suspended_at = now if suspended else None
             installation = Installation(number, account, kind, dict(permissions), now, suspended_at)
             self._installations[number] = installation
         return installation
+
+    def uninstall(self, account: str, kind: AccountKind) -> None:
+        """Remove the App from an account. Raises NotFound."""
+        number = self.installation(account, kind).id
+        with self._lock:
+            del self._installations[number]
 
     def installations(self) -> list[Installation]:
         """All installations, oldest first."""
@@ -153,6 +160,16 @@ class Identity:
             self._tokens[text] = token
         return token
 
+    def tokens(self) -> list[Token]:
+        """The installation tokens that were made and not revoked, oldest first."""
+        with self._lock:
+            return list(self._tokens.values())
+
+    def expire_tokens(self) -> None:
+        """End all installation tokens."""
+        with self._lock:
+            self._tokens.clear()
+
     def revoke(self, text: str) -> None:
         """End an installation token."""
         with self._lock:
@@ -178,7 +195,7 @@ class Identity:
         with self._lock:
             token = self._tokens.get(text)
             installation = self._installations.get(token.installation_id) if token else None
-        if token is None or installation is None or self._clock.wall() >= token.expires_at:
+        if token is None or installation is None or self._clock.wall() >= token.expires_at - self.early_seconds:
             raise BadCredentials("Bad credentials")
         bucket = f"installation ID {installation.id}"
         return Principal("installation", bucket, installation.account.lower(), token.permissions, text)

@@ -102,6 +102,10 @@ class Runner:
         """Whether the runner has every label the job wants; case does not matter."""
         return {label.lower() for label in wanted} <= {label.lower() for label in self.labels}
 
+    def is_current(self, minimum: str) -> bool:
+        """Whether its listener has told a version that is not older than `minimum`."""
+        return self.version is not None and _parts(self.version) >= _parts(minimum)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -122,11 +126,30 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Conduct:
+    """How the service behaves; the defaults are what its documents promise.
+
+    `says_busy` is what the API tells of every runner's job, whatever is true. A runner that waits `idle_seconds` for a
+    job loses its registration; with `ghosts` its listener is not told and waits on. With `repeats` the API answers
+    409 to a registration that it has made, as it does when something on the way has sent the request twice.
+    """
+
+    says_busy: bool | None = None
+    idle_seconds: float | None = None
+    ghosts: bool = False
+    repeats: bool = False
+
+
+@dataclass(frozen=True)
 class Message:
     """What the service tells a listener that asks what to do."""
 
     type: Literal["none", "job", "gone", "too-old"]
     job: Job | None = None
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def timestamp(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import BaseModel, Field
@@ -58,12 +59,12 @@ class RunnerRoutes:
         scope = self._scope(request, "read")
         name = request.query_params.get("name")
         runners = [runner for runner in self._state.runners(scope) if name is None or runner.name == name]
-        return _page(request, "runners", [_render(runner) for runner in runners])
+        return _page(request, "runners", [self._render(runner) for runner in runners])
 
     async def get_runner(self, request: Request) -> Response:
         """`GET …/actions/runners/{runner_id}`"""
         scope = self._scope(request, "read")
-        return _conditional(request, _render(self._state.runner(request.path_params["id"], scope)))
+        return _conditional(request, self._render(self._state.runner(request.path_params["id"], scope)))
 
     async def delete_runner(self, request: Request) -> Response:
         """`DELETE …/actions/runners/{runner_id}`: 422 while it has a job."""
@@ -76,7 +77,7 @@ class RunnerRoutes:
         asked = await read_body(request, JitRequest)
         registration = Registration(asked.name, asked.runner_group_id, tuple(asked.labels), asked.work_folder)
         runner, encoded = self._state.register(scope, registration)
-        return JSONResponse({"runner": _render(runner), "encoded_jit_config": encoded}, 201)
+        return JSONResponse({"runner": self._render(runner), "encoded_jit_config": encoded}, 201)
 
     async def registration_token(self, request: Request) -> Response:
         """`POST …/actions/runners/registration-token`"""
@@ -102,6 +103,10 @@ class RunnerRoutes:
         if group is None:
             raise NotFound
         return JSONResponse(_render_group(scope, group))
+
+    def _render(self, runner: Runner) -> dict[str, object]:
+        lie = self._state.conduct.says_busy
+        return _render(runner if lie is None else replace(runner, busy=lie))
 
     def _scope(self, request: Request, level: str) -> Scope:
         scope = _scope(request.path_params)

@@ -24,6 +24,7 @@ from ghrunner_vm.simulator.envelope import RateLimits
 from ghrunner_vm.simulator.faults import ADMIN_PREFIX, Faults, FaultyAnswers
 from ghrunner_vm.simulator.service import Service
 from ghrunner_vm.simulator.state import State
+from ghrunner_vm.simulator.trouble import DriftingClock, Troubles
 
 HOST = "127.0.0.1"
 SERVICE_PREFIX = "/_service"
@@ -42,14 +43,21 @@ class Simulator:
     def __init__(
         self, port: int = 0, org: str = "demo-org", guest_host: str = "10.0.2.2", clock: Clock = SYSTEM
     ) -> None:
+        self._drift = DriftingClock(clock)
+        clock = self._drift.clock
         self._socket = _bind(port)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}"
         self.state = State(clock, org, f"http://{guest_host}:{self.port}{SERVICE_PREFIX}")
         self.rates = RateLimits(clock)
         self.faults = Faults()
+        self.troubles = Troubles(self.state, self.faults, self._drift)
         self._server = _Server(_config(self._application(clock)))
         self._thread = threading.Thread(target=self._serve, name="simulator", daemon=True)
+
+    def trouble(self, name: str) -> None:
+        """Misbehave as `trouble.CATALOGUE` describes it under this name, until `troubles.end()`. Raises UsageError."""
+        self.troubles.begin(name)
 
     @property
     def client_id(self) -> str:
@@ -91,7 +99,7 @@ class Simulator:
         return Starlette(
             routes=[
                 Mount(SERVICE_PREFIX, Service(self.state).application()),
-                Mount(ADMIN_PREFIX, Admin(self.state, self.faults).application()),
+                Mount(ADMIN_PREFIX, Admin(self.state, self.faults, self.troubles).application()),
                 Mount("/", api(self.state, self.rates)),
             ],
             middleware=[Middleware(DateHeader, clock), Middleware(FaultyAnswers, self.faults)],

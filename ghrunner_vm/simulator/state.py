@@ -16,6 +16,7 @@ from ghrunner_vm.simulator import jitconfig
 from ghrunner_vm.simulator.identity import Identity
 from ghrunner_vm.simulator.model import (
     Conclusion,
+    Conduct,
     Group,
     GroupFull,
     Job,
@@ -32,6 +33,8 @@ from ghrunner_vm.simulator.model import (
 
 T = TypeVar("T")
 RUNNER_VERSION = "2.337.0"
+MINIMUM_VERSION = "2.329.0"
+GROUP_LIMIT = 10_000
 
 
 class State:
@@ -45,9 +48,10 @@ class State:
         self.clock = clock
         self.org = org
         self.identity = Identity(clock, org)
-        self.minimum_version = "2.329.0"
+        self.conduct = Conduct()
+        self.minimum_version = MINIMUM_VERSION
         self.runner_version = RUNNER_VERSION
-        self.group_limit = 10_000
+        self.group_limit = GROUP_LIMIT
         self.groups = {1: Group(1, "Default", default=True), 2: Group(2, "ghvm")}
         self._service_url = service_url
         self._runner_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -77,6 +81,8 @@ class State:
             bearer = str(uuid.UUID(bytes=secrets.token_bytes(16)))
             runner = Runner(next(self._ids), scope, asked.name, asked.group_id, asked.labels, bearer)
             self._runners[runner.id] = runner
+            if self.conduct.repeats:
+                raise NameTaken(asked.name)
         return runner, jitconfig.encode(runner, self._service_url, asked.work_folder, self._runner_key)
 
     def runners(self, scope: Scope | None = None) -> list[Runner]:
@@ -124,9 +130,13 @@ class State:
         """What the listener shall do next; waits up to `timeout` seconds for a job."""
         with contextlib.suppress(NotFound), self._change():
             self._update(replace(self._owner(bearer), online=True))
+        idle_seconds = self.conduct.idle_seconds
         with self._changed:
-            found = self._changed.wait_for(lambda: self._message(bearer), timeout)
-            return found or Message("none")
+            patience = timeout if idle_seconds is None else min(timeout, idle_seconds)
+            found = self._changed.wait_for(lambda: self._message(bearer), patience)
+        if found is None and idle_seconds is not None:
+            self._forget_idle(bearer)
+        return found or Message("none")
 
     def accept(self, bearer: str, job_id: int) -> None:
         """The listener starts its job. Raises NotFound."""
@@ -210,6 +220,12 @@ class State:
             raise TimeoutError(f"not seen within {timeout} seconds")
         return found[0]
 
+    def _forget_idle(self, bearer: str) -> None:
+        with contextlib.suppress(NotFound), self._change():
+            runner = self._owner(bearer)
+            if not runner.busy:
+                del self._runners[runner.id]
+
     # Below, the lock is held
 
     @contextlib.contextmanager
@@ -231,10 +247,7 @@ class State:
                     self._assign(job, runner)
 
     def _fits(self, runner: Runner, job: Job) -> bool:
-        return runner.can_run(job.labels) and self._is_current(runner)
-
-    def _is_current(self, runner: Runner) -> bool:
-        return runner.version is not None and _parts(runner.version) >= _parts(self.minimum_version)
+        return runner.can_run(job.labels) and runner.is_current(self.minimum_version)
 
     def _assign(self, job: Job, runner: Runner) -> None:
         self._jobs[job.id] = replace(job, runner_id=runner.id, runner_name=runner.name)
@@ -244,8 +257,10 @@ class State:
         try:
             runner = self._owner(bearer)
         except NotFound:
-            return Message("gone")
-        if not self._is_current(runner):
+            if not self.conduct.ghosts:
+                return Message("gone")
+            return Message("none") if self._closed else None
+        if not runner.is_current(self.minimum_version):
             return Message("too-old")
         job = self._job_of(runner.id)
         if job is not None and job.status == "queued":
@@ -280,7 +295,3 @@ class State:
 
     def _now(self) -> str:
         return timestamp(self.clock.wall())
-
-
-def _parts(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())

@@ -96,6 +96,10 @@ class VirtualMachine(Protocol):
         """Press the power button. Whether the guest obeys is another matter; never raises."""
         ...
 
+    async def answers(self) -> bool:
+        """Whether the VMM itself answers within a few seconds; false as well once it has ended."""
+        ...
+
     def kill(self) -> None:
         """End the VMM at once."""
         ...
@@ -111,6 +115,7 @@ class Engine(Protocol):
     def launch(self, description: VmDescription, directory: Path) -> AbstractAsyncContextManager[VirtualMachine]:
         """Start the machine; it is gone when the block ends. `directory` takes the VMM's own log.
 
-        Raises NotUpError if the VMM ends or stays silent before the guest's first instruction.
+        Raises NotUpError if the VMM ends or stays silent before the guest's first instruction, and InfrastructureError
+        if that is for want of memory or of a free port.
         """
         ...

@@ -3,10 +3,11 @@
 import contextlib
 import hashlib
 import http.server
+import itertools
 import random
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import zstandard
@@ -15,6 +16,7 @@ from ghrunner_vm.images.manifest import Artifact, Boot, Manifest, Role
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WAIT_SECONDS = 30.0
+DRIP_SECONDS = 0.01
 
 
 def disk(seed: int = 1, size: int = 3 << 20) -> bytes:
@@ -68,6 +70,10 @@ class Site:
     """Bytes of the next download until it stops, tells so by `held`, and waits for `release`."""
     held: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
+    trickle: bool = False
+    """Send downloads byte by byte."""
+    trickled_headers: bool = False
+    """Begin an answer and send headers, without end."""
     redirects: dict[str, str] = field(default_factory=dict)
     """Where to send those who ask for a path."""
     requests: list[tuple[str, str | None]] = field(default_factory=list)
@@ -99,6 +105,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.site.requests.append((self.path, self.headers.get("Range")))
         if self.path == "/latest":
             self.site.latest_asked.release()
+        if self.site.trickled_headers:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            self._drip(itertools.repeat(b"X-Header: x\r\n"))
+            return
         if self.path in self.site.redirects:
             self.send_response(302)
             self.send_header("Location", self.site.redirects[self.path])
@@ -131,6 +141,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not self.path.endswith(".zst"):
             self.wfile.write(body)
             return
+        if self.site.trickle:
+            self._drip(bytes([byte]) for byte in body)
+            return
         cut = self.site.cuts.pop(0) if self.site.cuts else self.site.cut_always
         body = body if cut is None else body[:cut]
         if self.site.hold_after is None:
@@ -141,6 +154,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.site.held.set()
         self.site.release.wait(WAIT_SECONDS)
         self.wfile.write(body[held:])
+
+    def _drip(self, drops: Iterable[bytes]) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # until the client has had enough
+            for drop in drops:
+                self.wfile.write(drop)
+                if self.site.release.wait(DRIP_SECONDS):
+                    return
 
     def log_message(self, *_arguments: object) -> None:
         pass

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ghrunner_vm.errors import InfrastructureError, PermanentError
+from ghrunner_vm.errors import InfrastructureError, PermanentError, UsageError
 from ghrunner_vm.github.auth import AppAuth, TokenAuth
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.faults import LostResponse, NameTaken, PermissionLost
@@ -165,13 +165,14 @@ def test_a_404_is_not_gone_unless_the_list_says_so(sim: Simulator, github: GitHu
         github.remove(made.runner_id, made.name)
 
 
-def test_a_list_that_is_down_or_limited_does_not_mean_gone(sim: Simulator, github: GitHub) -> None:
+def test_a_list_that_is_down_or_limited_does_not_mean_gone(sim: Simulator, github: GitHub, time: VirtualTime) -> None:
     made = register(github)
     sim.faults.add(Rule(path=RUNNER, status=404))
     sim.faults.add(Rule(path=LIST, status=429, headers={"retry-after": "30"}, count=1))
     sim.faults.add(Rule(path=LIST, status=500))
     with pytest.raises(RateLimited):
         github.sight(made.runner_id, made.name)
+    time.now += 30
     with pytest.raises(Unreachable):
         github.sight(made.runner_id, made.name)
 
@@ -184,15 +185,36 @@ def test_a_runner_that_the_list_still_shows_is_not_gone(sim: Simulator, github: 
         github.remove(made.runner_id, made.name)
 
 
-def test_a_rate_limit_is_raised_at_once(sim: Simulator, github: GitHub, time: VirtualTime) -> None:
-    reset = {"x-ratelimit-limit": "5", "x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(time.now) + 90)}
-    sim.faults.add(Rule(path=LIST, status=403, headers=reset, count=1))
-    with pytest.raises(RateLimited) as caught:
-        github.runner_named("ghvm-1")
-    assert caught.value.retry_after == 90
-    assert time.slept == []
-    assert github.budget is not None
-    assert github.budget.remaining == 0
+def test_a_check_finds_what_can_be_found_without_a_machine(github: GitHub) -> None:
+    github.check("ghvm-1", 1)
+    before = github.requests_made
+    github.check("ghvm-1", 1)
+    assert github.requests_made == before + 1
+    github.check("ghvm-1", 2)
+    with pytest.raises(PermanentError, match="has no runner group 99"):
+        github.check("ghvm-1", 99)
+    register(github)
+    with pytest.raises(NameTaken):
+        github.check("ghvm-1", 1)
+
+
+def test_a_repository_has_no_groups(sim: Simulator, time: VirtualTime) -> None:
+    scope = Scope.parse("repo:demo-org/thing")
+    with GitHub(sim.url, scope, TokenAuth(sim.personal_token), clock=time.clock) as github:
+        github.check("ghvm-1", 1)
+        with pytest.raises(UsageError, match="no runner groups"):
+            github.check("ghvm-1", 2)
+
+
+def test_a_registration_with_a_token_that_github_no_longer_takes(sim: Simulator, github: GitHub) -> None:
+    sim.faults.add(Rule(method="POST", path="*/generate-jitconfig", status=401, count=1))
+    assert register(github).runner_id == 1
+
+
+def test_a_token_that_cannot_be_had_is_no_lost_registration(sim: Simulator, github: GitHub) -> None:
+    sim.faults.add(Rule(path="/app/*", status=500))
+    with pytest.raises(Unreachable):
+        register(github)
 
 
 @pytest.mark.parametrize(

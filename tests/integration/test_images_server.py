@@ -20,7 +20,7 @@ from ghrunner_vm.errors import InfrastructureError, UsageError
 from ghrunner_vm.images.errors import ImageServerUnreachable
 from ghrunner_vm.images.pull import pull
 from ghrunner_vm.images.remote import ImageServer
-from ghrunner_vm.images.server import ImageService, serve
+from ghrunner_vm.images.server import KEPT_COMMITS, ImageService, serve
 from ghrunner_vm.images.store import ImageStore
 from tests.integration.images_site import WAIT_SECONDS, bundle, disk, sha256
 
@@ -96,6 +96,18 @@ def test_a_new_image_is_noticed_and_the_old_commit_still_answers(service: ImageS
     assert get(artifact(service, "debian.qcow2.sha256")).status_code == 200
     assert artifact(service) != old
     assert get(old).status_code == 200
+
+
+def test_the_oldest_of_many_commits_is_forgotten_with_its_copy(
+    service: ImageService, directory: Path, tmp_path: Path
+) -> None:
+    seen = [artifact(service)]
+    for seed in range(2, 5):
+        (directory / "ubuntu.qcow2").write_bytes(disk(seed))
+        service.refresh()
+        seen.append(artifact(service))
+    assert [get(url).status_code for url in seen] == [404, 200, 200, 200]
+    assert len(list((tmp_path / "served").glob("*.zst"))) == KEPT_COMMITS
 
 
 def test_ghvm_pulls_a_bundle_from_it(directory: Path, tmp_path: Path) -> None:

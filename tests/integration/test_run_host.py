@@ -58,7 +58,7 @@ def test_no_cache_leaves_no_file(lab: Lab, tmp_path: Path) -> None:
     lab.job("true")
     with lab.run("--no-cache", "--images-cache-dir", str(cache)) as run:
         run.wait("launched")
-        assert list(lab.temporary.rglob("ghvm-demo.qcow2")) != []
+        assert list(lab.state.rglob("ghvm-demo.qcow2")) != []
         assert run.wait_exit() == ExitCode.OK
     assert (list(lab.temporary.iterdir()), cache.exists()) == ([], False)
 

@@ -234,3 +234,12 @@ def test_faults_by_http(sim: Simulator) -> None:
     assert call(sim, "DELETE", "/_sim/faults").status_code == 204
     assert call(sim, "GET", RUNNERS).status_code == 200
     assert call(sim, "POST", "/_sim/faults", json={"nonsense": 1}).status_code == 422
+
+
+def test_troubles_by_http(sim: Simulator) -> None:
+    assert "outage" in call(sim, "GET", "/_sim/troubles").json()
+    assert call(sim, "POST", "/_sim/troubles/outage").status_code == 204
+    assert call(sim, "GET", RUNNERS).status_code == 503
+    assert call(sim, "DELETE", "/_sim/troubles").status_code == 204
+    assert call(sim, "GET", RUNNERS).status_code == 200
+    assert call(sim, "POST", "/_sim/troubles/outrage").status_code == 404

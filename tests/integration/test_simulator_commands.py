@@ -9,20 +9,22 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 from click.testing import CliRunner
 
 from ghrunner_vm.commands.sim import sim as group
-from ghrunner_vm.errors import InfrastructureError
+from ghrunner_vm.errors import InfrastructureError, UsageError
 from ghrunner_vm.simulator.client import SimulatorClient
 from ghrunner_vm.simulator.model import Registration, Scope
 from ghrunner_vm.simulator.server import Simulator
+from ghrunner_vm.simulator.trouble import CATALOGUE
 
 GHVM_SIM = [sys.executable, "-c", "from ghrunner_vm.commands.sim import sim; sim()"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_tells_how_to_use_it_and_stops(tmp_path: Path, number: signal.Signals) -> None:
-    command = [*GHVM_SIM, "serve", "--port", "0", "--directory", str(tmp_path / "sim")]
+    command = [*GHVM_SIM, "serve", "--port", "0", "--directory", str(tmp_path / "sim"), "--trouble", "outage"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
@@ -31,6 +33,7 @@ def test_serve_tells_how_to_use_it_and_stops(tmp_path: Path, number: signal.Sign
             settings = dict(line.removeprefix("export ").split("=", 1) for line in exports)
             with SimulatorClient(settings["GHVM_GITHUB_API_URL"]) as client:
                 assert client.enqueue(["x"], "true", "name").status == "queued"
+            assert requests.get(settings["GHVM_GITHUB_API_URL"] + "/app", timeout=30).status_code == 503
             key = Path(settings["GHVM_GITHUB_PRIVATE_KEY"])
             assert key.read_text().startswith("-----BEGIN RSA PRIVATE KEY-----")
             assert stat.S_IMODE(key.stat().st_mode) == 0o600
@@ -39,6 +42,14 @@ def test_serve_tells_how_to_use_it_and_stops(tmp_path: Path, number: signal.Sign
         finally:
             process.kill()
     assert process.returncode == 0
+
+
+def test_serve_lists_its_troubles_and_knows_no_others() -> None:
+    listed = CliRunner().invoke(group, ["serve", "--trouble", "list"], catch_exceptions=False)
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(CATALOGUE)
+    result = CliRunner().invoke(group, ["serve", "--port", "0", "--trouble", "suspnded"])
+    assert isinstance(result.exception, UsageError)
+    assert "suspended" in str(result.exception.resolution)
 
 
 @pytest.mark.parametrize(("conclusion", "code"), [("success", 0), ("failure", 1)])

@@ -14,9 +14,9 @@ SCOPE = "org:demo-org"
 
 
 @contextlib.contextmanager
-def github_on_loopback() -> Iterator[tuple[Simulator, GitHub]]:
+def github_on_loopback(clock: Clock = CLOCK) -> Iterator[tuple[Simulator, GitHub]]:
     """No call waits: the client's pauses take no time."""
-    with Simulator(clock=CLOCK) as simulator:
+    with Simulator(clock=clock) as simulator:
         auth = TokenAuth(simulator.personal_token)
-        with GitHub(simulator.url, Scope.parse(SCOPE), auth, clock=CLOCK) as client:
+        with GitHub(simulator.url, Scope.parse(SCOPE), auth, clock=clock) as client:
             yield simulator, client

@@ -105,6 +105,8 @@ def test_an_error_for_machines() -> None:
         '"details": "for a reason", "resolution": "mend it", "exit-code": 5}\n'
     )
     assert fail("faulty", "ours", "--log-format=json").stderr == done.stderr
+    assert fail("faulty", "ours", "--log-format=text", "--log-format", "json").stderr == done.stderr
+    assert fail("faulty", "ours", "--log-format", "json", "--log-format=text").stderr.startswith("error: ")
 
 
 def test_what_nobody_foresaw_shows_no_traceback() -> None:

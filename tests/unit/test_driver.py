@@ -10,8 +10,8 @@ import pytest
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.driver import Driver
 from ghrunner_vm.lifecycle.events import Drain, DrainReason, Event, Timer
-from ghrunner_vm.lifecycle.state import Phase, Policy, State
 from ghrunner_vm.lifecycle.outcome import Outcome
+from ghrunner_vm.lifecycle.state import Phase, Policy, State
 from ghrunner_vm.vm.base import EndReason, VmEnd
 from tests.virtual_time import Deadlock, VirtualLoop, run_virtual
 
@@ -156,7 +156,7 @@ def test_a_busy_run_is_drained_after_its_job() -> None:
 
 def test_a_job_that_arrives_with_the_drain_is_kept() -> None:
     script = [*TO_IDLE, (50, DRAIN), (3000, FINISHED), (3001, OFF)]
-    run = played(script, removals=[ev.DeregisterRefused()])
+    run = played(script, removals=[ev.DeregisterRefused(), ev.Deregistered(gone=True)])
     assert (50, Phase.BUSY) in run.phases
     assert run.state.outcome is Outcome.JOB_DONE
     assert "power-down" not in run.names
@@ -333,3 +333,44 @@ def test_a_run_that_nothing_can_end_is_found() -> None:
     """The tests above would not hang but fail."""
     with pytest.raises(Deadlock):
         played(TO_IDLE, Policy(boot=300, job=3600, idle=None))
+
+
+def test_what_came_while_this_process_was_stopped_is_heard_before_its_timers() -> None:
+    """SIGSTOP in the middle of a boot, SIGCONT long after the boot timeout; the guest came up meanwhile."""
+
+    def sleep_through(hands: WrittenHands) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.call_later(10, loop.jump, 10_000)
+        # What waits in a socket is read in the turn after the timers that are due.
+        loop.call_later(10, loop.call_soon, loop.call_soon, hands._driver.post, ev.AgentReady())
+
+    run = played([(10_020, ev.ListenerStarted()), (10_030, DRAIN)], change=sleep_through)
+    assert run.state.outcome is Outcome.DRAINED
+    assert "kill" not in run.names
+
+
+def test_a_guest_that_did_not_come_up_meanwhile_is_ended_all_the_same() -> None:
+    def sleep_through(_: WrittenHands) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.call_later(10, loop.jump, 10_000)
+
+    run = played([], change=sleep_through)
+    assert run.state.outcome is Outcome.BOOT_TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome", "calls"),
+    [
+        ([], Outcome.VMM_SILENT, ["kill"]),
+        (TO_IDLE, Outcome.VMM_SILENT, ["mint", "start", "deregister", "power-down", "kill"]),
+        ([*TO_IDLE, (10, STARTED)], Outcome.JOB_TIMEOUT, ["mint", "start", "power-down", "kill"]),
+    ],
+    ids=["booting", "idle", "busy"],
+)
+def test_a_machine_that_does_not_answer(script: Script, outcome: Outcome, calls: list[str]) -> None:
+    """Without a job it is ended; with one only the job's timer ends it."""
+    run = played([*script, (100, ev.VmmSilent())], obeys=False)
+    assert run.state.outcome is outcome
+    assert run.names == calls

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from ghrunner_vm import files
 from ghrunner_vm.clock import Clock
 from ghrunner_vm.images.catalog import Catalog, Snapshot
 from ghrunner_vm.images.compress import CompressedCache
@@ -194,6 +195,46 @@ def test_a_lost_copy_is_made_again_and_a_dead_writers_leftover_goes(site: Site) 
     site.refresh()
     assert zstandard.decompress(compressed.read_bytes()) == DISK
     assert not (site.cache / ".dead.tmp").exists()
+
+
+def copies(site: Site) -> set[str]:
+    return {path.stem for path in site.cache.glob("*.zst")}
+
+
+def test_copies_of_what_is_gone_are_deleted_once_nobody_is_served_them(site: Site) -> None:
+    site.write("ubuntu.qcow2", DISK)
+    first = site.refresh()
+    site.write("ubuntu.qcow2", DISK + b"!")
+    second = site.refresh()
+    site.catalog.prune([first, second])
+    assert copies(site) == {sha256(DISK), sha256(DISK + b"!")}
+    site.catalog.prune([second])
+    assert copies(site) == {sha256(DISK + b"!")}
+    (site.images / "ubuntu.qcow2").unlink()
+    site.catalog.prune([])
+    assert copies(site) == set()
+
+
+def test_copies_that_another_process_made_stay_while_their_files_are_there(site: Site, tmp_path: Path) -> None:
+    site.write("ubuntu.qcow2", DISK)
+    mine = site.refresh()
+    elsewhere = tmp_path / "other.qcow2"
+    elsewhere.write_bytes(b"other")
+    CompressedCache(site.cache, lambda: None).prepare(elsewhere)
+    site.catalog.prune([mine])
+    assert copies(site) == {sha256(DISK), sha256(b"other")}
+    elsewhere.unlink()
+    site.catalog.prune([mine])
+    assert copies(site) == {sha256(DISK)}
+
+
+def test_nothing_is_deleted_while_somebody_compresses(site: Site) -> None:
+    site.write("ubuntu.qcow2", DISK)
+    site.refresh()
+    (site.images / "ubuntu.qcow2").unlink()
+    with files.lock(site.cache / ".lock"):
+        site.catalog.prune([])
+    assert copies(site) == {sha256(DISK)}
 
 
 def test_a_broken_memo_costs_a_reading_only(site: Site) -> None:

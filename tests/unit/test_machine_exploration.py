@@ -27,6 +27,7 @@ GENTLE = {
     Outcome.START_TIMEOUT,
     Outcome.BOOT_TIMEOUT,
     Outcome.VANISHED,
+    Outcome.VMM_SILENT,
     Outcome.JOB_DONE,
     Outcome.NO_JOB,
 }
@@ -38,7 +39,7 @@ def events_in(state: State) -> list[Event]:
         plain = [ev.Launched(registered=registered, silent=True) for registered in (False, True)]
         return [ev.Launched(), *plain, ev.Drain(ev.DrainReason.SIGNAL), ev.Interrupt()]
     possible: list[Event] = [
-        *(ev.Drain(ev.DrainReason.SIGNAL), ev.Interrupt(), ev.AgentReady(), ev.ListenerStarted()),
+        *(ev.Drain(ev.DrainReason.SIGNAL), ev.Interrupt(), ev.AgentReady(), ev.ListenerStarted(), ev.VmmSilent()),
         *(ev.Fired(timer) for timer in state.armed),
     ]
     if state.phase is not Phase.SETTLING:
@@ -46,6 +47,7 @@ def events_in(state: State) -> list[Event]:
     if not state.silent:
         possible += [ev.GuestRefused("no"), ev.GuestJobStarted(), ev.GuestJobFinished()]
         possible += [ev.ListenerExited(code) for code in (0, 1, 7, 100, 102)]
+        possible += [ev.GuestFellSilent()]
     if state.registration is Registration.MINTING:
         possible += [ev.Minted(), ev.MintFailed(permanent=True, why=""), ev.MintFailed(permanent=False, why="")]
     if state.registration in (Registration.HELD, Registration.RELEASED):
@@ -63,7 +65,8 @@ def explore(policy: Policy) -> list[Transition]:
             transitions.append((state, event, after, effects))
             if after not in seen:
                 seen.add(after)
-                waiting.append(after)
+                if after.phase is not Phase.DONE:  # from there nothing leads on: test_there_is_exactly_one_end
+                    waiting.append(after)
     return transitions
 
 
@@ -111,15 +114,40 @@ def test_there_is_exactly_one_end(explored: tuple[Policy, list[Transition]]) -> 
         assert (after.phase is Phase.DONE) <= (after.outcome is not None)
         if before.outcome is not None:
             assert after.outcome is before.outcome, f"{event} changed the outcome of {before}"
-        if before.phase is Phase.DONE:
-            assert step(before, event, policy) == (before, ())
+        if after.phase is Phase.DONE:
+            assert step(after, event, policy) == (after, ())
 
 
 def test_the_end_of_the_vm_is_the_end_of_the_run(explored: tuple[Policy, list[Transition]]) -> None:
-    """Only a guest that tells nothing may have had a job that GitHub alone knows of."""
-    for _, event, after, _ in explored[1]:
+    """Only a guest that tells nothing may have had a job that GitHub alone knows of, and one may have lied."""
+    for before, event, after, _ in explored[1]:
         if isinstance(event, ev.VmEnded):
-            assert after.phase is (Phase.SETTLING if after.silent and after.outcome is None else Phase.DONE)
+            assert after.phase is (Phase.SETTLING if after.outcome is None else Phase.DONE)
+            doubtful = before.silent or (before.guest_job is GuestJob.OVER and before.github_busy)
+            assert after.phase is Phase.DONE or doubtful, f"{event} in {before}"
+
+
+def test_no_job_that_github_knows_of_is_called_done_on_the_guests_word(
+    explored: tuple[Policy, list[Transition]],
+) -> None:
+    ended = (EndReason.POWERED_OFF, EndReason.RESET)
+    for before, event, after, _ in explored[1]:
+        held = before.registration is Registration.HELD and before.phase in (Phase.BUSY, Phase.DRAINING)
+        if isinstance(event, ev.VmEnded) and event.end.reason in ended and before.github_busy and held:
+            assert after.outcome is not Outcome.JOB_DONE, f"{event} in {before}"
+
+
+def test_only_a_runner_without_a_job_is_outdated(explored: tuple[Policy, list[Transition]]) -> None:
+    ends = [after for _, _, after, _ in explored[1] if after.outcome is Outcome.OUTDATED]
+    assert ends
+    assert not any(after.had_job or after.busy for after in ends)
+
+
+def test_a_guest_that_fell_silent_is_never_waited_for(explored: tuple[Policy, list[Transition]]) -> None:
+    """Once the guest cannot tell, its unfinished job is GitHub's to end."""
+    fallen = [after for _, event, after, _ in explored[1] if event == ev.GuestFellSilent() and after.outcome is None]
+    assert fallen
+    assert all(after.silent and after.guest_job is not GuestJob.RUNNING for after in fallen)
 
 
 def test_a_guest_that_tells_nothing_is_judged_by_github(explored: tuple[Policy, list[Transition]]) -> None:
@@ -132,11 +160,13 @@ def test_a_guest_that_tells_nothing_is_judged_by_github(explored: tuple[Policy, 
         if isinstance(event, ev.Deregistered):
             told[event.gone].append((before, after.outcome))
         if event == ev.Fired(Timer.DRAIN):
-            assert after.outcome is not Outcome.JOB_DONE or before.had_job, f"{before}: nobody said so"
-            assert not before.github_busy or after.outcome is Outcome.JOB_LOST
+            told_done = before.had_job or before.guest_job is GuestJob.OVER
+            assert after.outcome is not Outcome.JOB_DONE or told_done, f"{before}: nobody said so"
+            assert not before.github_busy or told_done or after.outcome is Outcome.JOB_LOST
     assert told[True]
     assert all(outcome is Outcome.JOB_DONE for _, outcome in told[True])
-    assert all(before.had_job or outcome is not Outcome.JOB_DONE for before, outcome in told[False])
+    unheard = [(before, outcome) for before, outcome in told[False] if before.guest_job is not GuestJob.OVER]
+    assert all(before.had_job or outcome is not Outcome.JOB_DONE for before, outcome in unheard)
     assert any(outcome is Outcome.GUEST_LEFT for _, outcome in told[False])
 
 
@@ -199,6 +229,7 @@ def test_the_guest_cannot_talk_a_busy_run_idle(explored: tuple[Policy, list[Tran
         ev.GuestJobStarted,
         ev.GuestJobFinished,
         ev.ListenerExited,
+        ev.GuestFellSilent,
     )
     for before, event, after, _ in explored[1]:
         if before.github_busy and isinstance(event, guest):

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 import pytest
 
 from ghrunner_vm.vm.base import DirectBoot, UserNetwork, VmDescription
-from ghrunner_vm.vm.qemu.commandline import Sockets, command_line, inherited
+from ghrunner_vm.vm.qemu.commandline import Firmware, Flash, Rom, Sockets, command_line, inherited
 
 SOCKETS = Sockets(qmp=10, agent=11, console=12)
 VM = VmDescription(
@@ -75,9 +76,9 @@ GOLDEN = [
 ]
 
 
-def words(vm: VmDescription) -> list[object]:
+def words(vm: VmDescription, firmware: Firmware | None = None) -> list[object]:
     """The command line; JSON is read, since its layout says nothing."""
-    argv = command_line("/usr/bin/qemu-system-x86_64", vm, SOCKETS)
+    argv = command_line("/usr/bin/qemu-system-x86_64", vm, SOCKETS, firmware)
     return [json.loads(word) if word.startswith("{") else word for word in argv]
 
 
@@ -107,6 +108,70 @@ def test_no_network() -> None:
     gone, new = change(VM, network=None)
     assert gone == ["-netdev", "user,id=net0,ipv6=off", "virtio-net-pci,netdev=net0,romfile="]
     assert new == ["-nic"]
+
+
+ARM = dataclasses.replace(VM, arch="aarch64")
+
+
+def differing(one: Sequence[object], other: Sequence[object]) -> list[object]:
+    """What stands in `one` and not, or less often, in the `other`."""
+    more, rest = [], list(other)
+    for word in one:
+        if word in rest:
+            rest.remove(word)
+        else:
+            more.append(word)
+    return more
+
+
+def test_aarch64() -> None:
+    assert differing(GOLDEN, words(ARM)) == [MACHINE, "max,svm=off,la57=off", "isa-serial,chardev=console", "-device"]
+    machine = "virt,gic-version=max,usb=off,graphics=off,mem-merge=off,dump-guest-core=off"
+    assert differing(words(ARM), GOLDEN) == [machine, "max,pauth-impdef=on", "-serial", "chardev:console"]
+
+
+def test_aarch64_on_kvm() -> None:
+    new = differing(words(dataclasses.replace(ARM, accelerator="kvm")), words(ARM))
+    assert new == ["kvm", "host"]
+
+
+DISK_BOOT = dataclasses.replace(ARM, boot=None)
+CODE = {
+    "driver": "qcow2",
+    "node-name": "flash0",
+    "read-only": True,
+    "file": {"driver": "file", "filename": "/dev/fdset/3", "read-only": True, "locking": "off"},
+}
+VARIABLES = {
+    "driver": "raw",
+    "node-name": "flash1",
+    "read-only": False,
+    "file": {"driver": "file", "filename": "/dev/fdset/4", "read-only": False, "locking": "off"},
+}
+CODE_CHIP = ["-add-fd", "fd=40,set=3", "-blockdev", CODE, "-machine", "pflash0=flash0"]
+VARIABLES_CHIP = ["-add-fd", "fd=41,set=4", "-blockdev", VARIABLES, "-machine", "pflash1=flash1"]
+
+
+@pytest.mark.parametrize(
+    ("firmware", "chips", "files"),
+    [
+        (Flash(40, "qcow2", 41, "raw"), [*CODE_CHIP, *VARIABLES_CHIP], (40, 41)),
+        (Flash(40, "qcow2"), CODE_CHIP, (40,)),
+        (Rom(40), ["-bios", "/proc/self/fd/40"], (40,)),
+    ],
+)
+def test_firmware_in_chips_that_the_machine_inherits(
+    firmware: Firmware, chips: list[object], files: tuple[int, ...]
+) -> None:
+    assert differing(words(DISK_BOOT, firmware), words(DISK_BOOT)) == chips
+    assert differing(words(DISK_BOOT), words(DISK_BOOT, firmware)) == []
+    assert inherited(DISK_BOOT, SOCKETS, firmware) == (10, 11, 12, 20, 21, *files, 30, 31)
+
+
+def test_credentials_as_files_of_the_firmware_configuration() -> None:
+    gone, new = change(VM, credentials={"gha-jitconfig": 50})
+    assert (gone, new) == ([], ["-fw_cfg", "name=opt/io.systemd.credentials/gha-jitconfig,file=/proc/self/fd/50"])
+    assert 50 in inherited(dataclasses.replace(VM, credentials={"gha-jitconfig": 50}), SOCKETS)
 
 
 def test_a_boot_through_firmware() -> None:

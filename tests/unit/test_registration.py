@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 
 from ghrunner_vm import process, runs
+from ghrunner_vm.clock import Clock
 from ghrunner_vm.errors import GhvmError
 from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.github.limits import RateLimited
 from ghrunner_vm.github.models import Presence
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.registration import Registration, released_at_end
 from ghrunner_vm.runs import ProcessRecord, RunDirectory, RunnerRecord, RunRecord
 from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.server import Simulator
+from tests.integration.virtual_clock import VirtualTime
 from tests.unit.github_on_loopback import CLOCK, SCOPE, github_on_loopback
 
 ID = "demo-0001"
@@ -25,11 +28,11 @@ NOW = CLOCK.wall()
 class Scene:
     """A run and its registration at a GitHub that a test can spoil."""
 
-    def __init__(self, simulator: Simulator, github: GitHub, run: RunDirectory) -> None:
+    def __init__(self, simulator: Simulator, github: GitHub, run: RunDirectory, clock: Clock = CLOCK) -> None:
         self.simulator = simulator
         self.run = run
         self.trouble: list[GhvmError] = []
-        self.registration = Registration(github, run, ["demo"], 1, self.trouble.append, CLOCK)
+        self.registration = Registration(github, run, ["demo"], 1, self.trouble.append, clock)
 
     def recorded(self) -> RunnerRecord | None:
         """What the file says, not what the process remembers."""
@@ -50,13 +53,28 @@ class Scene:
         self.simulator.state.assign(job.id, self.registration.config.runner_id)
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def record() -> RunRecord:
     own = ProcessRecord.of(pid=2, started=1)
     fields = {"boot_id": process.boot_id(), "supervisor": own, "label": "demo", "image": "ubuntu"}
-    record = RunRecord.of(id=ID, since=1.0, created=1.0, **fields)
-    with github_on_loopback() as (simulator, github), runs.create(tmp_path, record) as run:
+    return RunRecord.of(id=ID, since=1.0, created=1.0, **fields)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    with github_on_loopback() as (simulator, github), runs.create(tmp_path, record()) as run:
         yield Scene(simulator, github, run)
+
+
+@pytest.fixture
+def time() -> VirtualTime:
+    return VirtualTime()
+
+
+@pytest.fixture
+def timed(tmp_path: Path, time: VirtualTime) -> Iterator[Scene]:
+    """A scene in which pauses are remembered, and pass at once."""
+    with github_on_loopback(time.clock) as (simulator, github), runs.create(tmp_path, record()) as run:
+        yield Scene(simulator, github, run, time.clock)
 
 
 def test_from_birth_to_removal(scene: Scene) -> None:
@@ -99,18 +117,58 @@ def test_the_record_comes_before_the_question(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     ("status", "permanent", "settled"),
-    [(403, True, True), (404, True, True), (409, False, True), (429, False, True), (503, False, False)],
+    [(403, True, True), (404, True, True), (409, False, False), (429, False, True), (503, False, False)],
 )
 def test_a_refusal_for_good_one_for_now_and_no_word_at_all(
     scene: Scene, status: int, permanent: bool, settled: bool
 ) -> None:
-    headers = {"retry-after": "60"} if status == 429 else {}
+    headers = {"retry-after": "600"} if status == 429 else {}
     scene.spoil(method="POST", path=MINT, status=status, body='{"message": "no"}', headers=headers)
     failed = asyncio.run(scene.registration.mint())
     assert isinstance(failed, ev.MintFailed)
     assert failed.permanent is permanent
     assert scene.registration.refusal is not None
     assert scene.run.settled is settled
+
+
+def test_a_short_rate_limit_is_waited_for_and_then_the_same_name_is_asked_for(timed: Scene, time: VirtualTime) -> None:
+    timed.spoil(method="POST", path=MINT, status=429, headers={"retry-after": "60"}, count=2)
+    assert asyncio.run(timed.registration.mint()) == ev.Minted()
+    assert time.slept == [60, 60]
+    assert [type(error) for error in timed.trouble] == [RateLimited, RateLimited]
+    assert timed.names == [ID]
+    recorded = timed.recorded()
+    assert recorded is not None
+    assert recorded.state == "registered"
+
+
+def test_a_machine_waits_two_minutes_in_all_for_a_rate_limit(timed: Scene, time: VirtualTime) -> None:
+    timed.spoil(method="POST", path=MINT, status=429, headers={"retry-after": "50"})
+    failed = asyncio.run(timed.registration.mint())
+    assert isinstance(failed, ev.MintFailed)
+    assert not failed.permanent
+    assert time.slept == [50, 50]
+    assert timed.run.settled
+
+
+def test_a_deletion_that_meets_a_rate_limit_is_not_tried_again_before_its_end(timed: Scene, time: VirtualTime) -> None:
+    asyncio.run(timed.registration.mint())
+    timed.spoil(method="DELETE", status=429, headers={"retry-after": "900"}, count=1)
+    assert asyncio.run(timed.registration.deregister()) == ev.DeregisterFailed()
+    assert time.slept == [900]
+    assert asyncio.run(timed.registration.deregister()) == ev.Deregistered()
+
+
+def test_a_name_that_is_taken_is_our_own_and_given_back(timed: Scene) -> None:
+    """Something on the way has sent the request twice: the first made the runner, the second met a 409."""
+    timed.simulator.trouble("name-clash")
+    failed = asyncio.run(timed.registration.mint())
+    assert isinstance(failed, ev.MintFailed)
+    assert timed.names == [ID]
+    asyncio.run(timed.registration.release())
+    assert timed.names == []
+    assert ["nothing is left of it" in error.brief for error in timed.trouble] == [True]
+    assert timed.run.settled
 
 
 def test_a_run_that_ends_while_it_asks_still_hears_the_answer(scene: Scene) -> None:

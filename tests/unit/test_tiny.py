@@ -1,14 +1,19 @@
 """The parts of the tiny image: its archive, read by the real cpio, and the order of its modules."""
 
 import lzma
+import os
+import platform
 import stat
+import time
 from pathlib import Path
 
 import pytest
 import zstandard
 
 from ghrunner_vm import process
+from ghrunner_vm.errors import GhvmError, InfrastructureError
 from ghrunner_vm.simulator.tiny import cpio, modules, packages
+from ghrunner_vm.simulator.tiny.apt import HOST, apt
 from ghrunner_vm.simulator.tiny.packages import Unpacked
 
 MEMBERS = [
@@ -103,12 +108,86 @@ def test_a_similar_name_is_another_module(kernel: Kernel) -> None:
     assert modules.in_order(kernel.unpacked, ["virtio_pci"]) == {}
 
 
-def test_nobody_else_can_put_a_package_among_the_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "apt-get").write_text(f"#!/bin/sh\nstat -c %a . > {tmp_path}/mode\nexit 1\n", encoding="utf-8")
-    (tools / "apt-get").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tools), prepend=":")
+class Tools:
+    """An apt-get and an apt-cache that do as they are told, in front of the real ones."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.install("apt-get", "exit 0")
+        self.install("apt-cache", "exit 0")
+
+    def install(self, name: str, script: str) -> None:
+        """Shell text; `$lists` is where the package lists are kept."""
+        lists = "for word; do case $word in Dir::State=*) lists=${word#*=}/lists ;; esac; done"
+        log = f'echo "${{0##*/}} $*" >>{self._root}/calls'
+        (self._root / name).write_text(f"#!/bin/sh\n{log}\n{lists}\n{script}\n", encoding="utf-8")
+        (self._root / name).chmod(0o755)
+
+    @property
+    def calls(self) -> list[str]:
+        file = self._root / "calls"
+        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tools:
+    (tmp_path / "tools").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "tools"), prepend=":")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    return Tools(tmp_path / "tools")
+
+
+def test_nobody_else_can_put_a_package_among_the_downloads(tools: Tools, tmp_path: Path) -> None:
+    tools.install("apt-get", f"stat -c %a . > {tmp_path}/mode; exit 1")
     with pytest.raises(process.CommandFailed):
-        packages.unpack(("linux-image-none",), tmp_path / "out")
+        packages.unpack(HOST, ("linux-image-none",), tmp_path / "out")
     assert int((tmp_path / "mode").read_text(encoding="utf-8"), 8) & 0o022 == 0
+
+
+def test_the_hosts_own_architecture_has_the_hosts_package_lists(tools: Tools, tmp_path: Path) -> None:
+    assert not any("Dir::" in option for option in apt("x86_64", tmp_path).options)
+    assert tools.calls == []
+
+
+def test_lists_of_another_architecture_are_fetched_once_a_day(tools: Tools, tmp_path: Path) -> None:
+    tools.install("apt-get", "touch $lists/server_Packages.lz4")
+    arm = [apt("aarch64", tmp_path) for _ in range(3)]
+    assert [call.split()[-1] for call in tools.calls] == ["update"]
+    assert "APT::Architecture=arm64" in arm[0].options
+    assert arm == [arm[0]] * 3
+    yesterday = time.time() - 25 * 3600
+    os.utime(tmp_path / "apt-aarch64/updated", (yesterday, yesterday))
+    apt("aarch64", tmp_path)
+    assert len(tools.calls) == 2
+
+
+def test_old_lists_do_when_there_are_no_new_ones(tools: Tools, tmp_path: Path) -> None:
+    tools.install("apt-get", "touch $lists/server_Packages.lz4")
+    apt("aarch64", tmp_path)
+    os.utime(tmp_path / "apt-aarch64/updated", (0, 0))
+    tools.install("apt-get", "exit 100")
+    assert apt("aarch64", tmp_path).options
+    assert len(tools.calls) == 2
+
+
+def test_the_first_lists_must_arrive(tools: Tools, tmp_path: Path) -> None:
+    tools.install("apt-get", "exit 100")
+    with pytest.raises(InfrastructureError):
+        apt("aarch64", tmp_path)
+
+
+def test_an_update_that_brought_nothing_is_tried_again(tools: Tools, tmp_path: Path) -> None:
+    for _ in range(2):  # apt-get says 0 when it reached no server
+        apt("aarch64", tmp_path)
+    assert len(tools.calls) == 2
+
+
+def test_a_distribution_without_a_kernel_for_an_architecture(tools: Tools, tmp_path: Path) -> None:
+    with pytest.raises(GhvmError, match="no arm64 kernel"):
+        packages.kernel_packages("aarch64", apt("aarch64", tmp_path))
+    assert all("APT::Architecture=arm64" in call for call in tools.calls)
+
+
+def test_the_kernel_is_what_the_distributions_package_leads_to(tools: Tools, tmp_path: Path) -> None:
+    tools.install("apt-cache", "echo '  Depends: linux-image-6.1.0-9-cloud-arm64'")
+    assert packages.kernel_packages("aarch64", apt("aarch64", tmp_path)) == ("linux-image-6.1.0-9-cloud-arm64",)

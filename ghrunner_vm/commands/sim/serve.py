@@ -13,6 +13,7 @@ from ghrunner_vm.console import Console
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.files import write_atomically
 from ghrunner_vm.simulator.server import Simulator
+from ghrunner_vm.simulator.trouble import CATALOGUE
 
 # The guest reaches the simulator on this host's loopback, and a host without KVM emulates.
 _HERE = "--images-server http://127.0.0.1:8000 --allow-host-loopback --allow-emulation"
@@ -24,24 +25,40 @@ STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 Examples:
   ghvm sim serve
   ghvm sim serve --port 9000 --org my-org --directory ~/sim
+  ghvm sim serve --trouble suspended
 """
 )
 @click.option("--port", default=8321, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--org", default="demo-org", show_default=True, help="The organization that exists.")
 @click.option("--guest-host", default="10.0.2.2", show_default=True, help="This machine's address as a guest sees it.")
 @click.option(
+    "--trouble",
+    "troubles",
+    metavar="NAME",
+    multiple=True,
+    help="Misbehave in this way from the start; may be repeated.  [list: show all]",
+)
+@click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the App's private key is written.  [default: a temporary one]",
 )
 @click.pass_context
-def serve(context: click.Context, port: int, org: str, guest_host: str, directory: Path | None) -> None:
+def serve(
+    context: click.Context, port: int, org: str, guest_host: str, troubles: tuple[str, ...], directory: Path | None
+) -> None:
     """Serve a stand-in for GitHub on 127.0.0.1 until SIGINT or SIGTERM.
 
     Prints the environment and the flags that make `ghvm run` use it. Everything it knows is gone when it stops.
+    While it serves, POST /_sim/troubles/NAME begins a trouble and DELETE /_sim/troubles ends them all.
     """
     console = context.find_object(Console) or Console()
+    if "list" in troubles:
+        console.result("\n".join(f"{name:32} {trouble.about}" for name, trouble in CATALOGUE.items()))
+        return
     with _held_back(), _directory(directory) as place, Simulator(port, org, guest_host) as simulator:
+        for name in troubles:
+            simulator.trouble(name)
         key = place / "app-private-key.pem"
         write_atomically(key, simulator.private_key_pem.encode(), mode=0o600)
         console.result(_instructions(simulator, org, key))

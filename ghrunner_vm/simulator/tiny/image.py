@@ -11,11 +11,15 @@ from pathlib import Path
 from ghrunner_vm import __version__, process
 from ghrunner_vm.files import lock
 from ghrunner_vm.simulator.tiny import cpio, modules, packages
+from ghrunner_vm.simulator.tiny.apt import apt
 
 NAME = "ghvm-demo"
 RUNNER_ROOT = "opt/actions-runner"
 _DISK = "256M"
-_CMDLINE = "console=ttyS0 quiet panic=1 net.ifnames=0"
+_CONSOLES: Mapping[str, str] = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
+ARCHITECTURES = tuple(_CONSOLES)
+_PROGRAMS = ("bin", "sbin", "usr/bin", "usr/sbin")
+_DIRECTORIES = (*_PROGRAMS, "dev", "proc", "sys", "run", "root", "tmp", "home/runner", "etc/init.d")
 
 _SETTINGS: Mapping[str, str] = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nrunner:x:1000:1000:runner:/home/runner:/bin/sh\n",
@@ -30,30 +34,36 @@ _SETTINGS: Mapping[str, str] = {
 }
 
 
+def name(arch: str) -> str:
+    """What the image for an architecture is called."""
+    return NAME if arch == "x86_64" else f"{NAME}-{arch}"
+
+
 def build(cache: Path, arch: str = "x86_64") -> Path:
     """The directory that holds the built bundle, made once for each kernel package, ghvm version and content.
 
-    Safe to call from several processes at once: the second waits for the first.
+    Nothing of the image is executed, so it may be for another architecture than this host's. Safe to call from several
+    processes at once: the second waits for the first.
     """
-    names = packages.kernel_packages(arch)
-    target = cache / f"tiny-{_fingerprint(names)}"
     cache.mkdir(parents=True, exist_ok=True)
     with lock(cache / "tiny.lock"):
+        source = apt(arch, cache)
+        names = packages.kernel_packages(arch, source)
+        target = cache / f"tiny-{_fingerprint(arch, names)}"
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=cache, prefix=".tiny-") as work:
-                _build(names, arch, Path(work))
+                _build(packages.unpack(source, names, Path(work) / "unpacked"), arch, Path(work))
                 (Path(work) / "bundle").rename(target)
     return target
 
 
-def _build(names: tuple[str, ...], arch: str, work: Path) -> None:
-    unpacked = packages.unpack(names, work / "unpacked")
+def _build(unpacked: packages.Unpacked, arch: str, work: Path) -> None:
     bundle = work / "bundle"
     bundle.mkdir()
-    shutil.copyfile(unpacked.kernel, bundle / f"{NAME}.vmlinuz")
-    (bundle / f"{NAME}.initrd").write_bytes(_initrd(unpacked))
-    _disk(unpacked, work, bundle / f"{NAME}.qcow2")
-    (bundle / f"{NAME}.json").write_text(json.dumps(_manifest(bundle, arch), indent=2), encoding="utf-8")
+    shutil.copyfile(unpacked.kernel, bundle / f"{name(arch)}.vmlinuz")
+    (bundle / f"{name(arch)}.initrd").write_bytes(_initrd(unpacked))
+    _disk(unpacked, work, bundle / f"{name(arch)}.qcow2")
+    (bundle / f"{name(arch)}.json").write_text(json.dumps(_manifest(bundle, arch), indent=2), encoding="utf-8")
 
 
 def _initrd(unpacked: packages.Unpacked) -> bytes:
@@ -61,28 +71,25 @@ def _initrd(unpacked: packages.Unpacked) -> bytes:
     order = "\n".join(loaded).encode()
     return cpio.archive(
         [
-            *(cpio.directory(name) for name in ("bin", "dev", "root", "modules")),
+            *(cpio.directory(path) for path in ("bin", "dev", "root", "modules")),
             cpio.program("bin/busybox", unpacked.busybox.read_bytes()),
             cpio.program("init", _own("tiny/init")),
             cpio.Member("modules/order", order),
-            *(cpio.Member(f"modules/{name}.ko", content) for name, content in loaded.items()),
+            *(cpio.Member(f"modules/{module}.ko", content) for module, content in loaded.items()),
         ]
     )
 
 
 def _disk(unpacked: packages.Unpacked, work: Path, target: Path) -> None:
     root = work / "root"
-    for name in ("bin", "dev", "proc", "sys", "run", "root", "tmp", "home/runner", "etc/init.d", f"{RUNNER_ROOT}/bin"):
-        (root / name).mkdir(parents=True)
+    for path in (*_DIRECTORIES, f"{RUNNER_ROOT}/bin"):
+        (root / path).mkdir(parents=True)
     _program(root / "bin/busybox", unpacked.busybox.read_bytes())
-    for applet in process.run([str(unpacked.busybox), "--list-full"], timeout=30).split():
-        link = root / applet
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
-            link.symlink_to("/bin/busybox")
-    for name, content in _SETTINGS.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(content, encoding="utf-8")
+    for first in ("bin/sh", "sbin/init"):  # rcS makes the other links: busybox itself knows which
+        (root / first).symlink_to("/bin/busybox")
+    for path, content in _SETTINGS.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content, encoding="utf-8")
     _program(root / "etc/init.d/rcS", _own("tiny/rcS"))
     _program(root / "usr/lib/ghvm/agent", files("ghrunner_vm.guest").joinpath("image/agent").read_bytes())
     _program(root / RUNNER_ROOT / "bin/Runner.Listener", _own("guest/Runner.Listener"))
@@ -102,35 +109,37 @@ def _program(path: Path, content: bytes) -> None:
 
 def _manifest(bundle: Path, arch: str) -> dict[str, object]:
     roles = {"qcow2": "disk", "vmlinuz": "kernel", "initrd": "initrd"}
-    artifacts = {
-        f"{NAME}.{suffix}": {
-            "role": role,
-            "size": (bundle / f"{NAME}.{suffix}").stat().st_size,
-            "sha256": hashlib.sha256((bundle / f"{NAME}.{suffix}").read_bytes()).hexdigest(),
-        }
-        for suffix, role in roles.items()
+    artifacts = {f"{name(arch)}.{suffix}": role for suffix, role in roles.items()}
+    boot = {
+        "kernel": f"{name(arch)}.vmlinuz",
+        "initrd": f"{name(arch)}.initrd",
+        "cmdline": f"console={_CONSOLES[arch]} quiet panic=1 net.ifnames=0",
     }
-    boot = {"kernel": f"{NAME}.vmlinuz", "initrd": f"{NAME}.initrd", "cmdline": _CMDLINE}
     return {
         "schema": 1,
-        "name": NAME,
+        "name": name(arch),
         "arch": arch,
         "engine": ["qemu"],
         "agent": 1,
         "runner-version": None,
         "boot": boot,
-        "artifacts": artifacts,
+        "artifacts": {file: _artifact(bundle / file, role) for file, role in artifacts.items()},
     }
 
 
-def _own(name: str) -> bytes:
-    return files("ghrunner_vm.simulator").joinpath(name).read_bytes()
+def _artifact(file: Path, role: str) -> dict[str, object]:
+    content = file.read_bytes()
+    return {"role": role, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _fingerprint(names: tuple[str, ...]) -> str:
+def _own(path: str) -> bytes:
+    return files("ghrunner_vm.simulator").joinpath(path).read_bytes()
+
+
+def _fingerprint(arch: str, names: tuple[str, ...]) -> str:
     own = (_own("tiny/init"), _own("tiny/rcS"), _own("guest/Runner.Listener"), _own("tiny/image.py"))
     agent = files("ghrunner_vm.guest").joinpath("image/agent").read_bytes()
-    digest = hashlib.sha256(repr((__version__, names, _SETTINGS)).encode())
+    digest = hashlib.sha256(repr((__version__, arch, names, _SETTINGS)).encode())
     for content in (*own, agent):
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]

@@ -1,73 +1,70 @@
 """Does KVM work here? Proven by running a guest, since neither /dev/kvm nor an ioctl on it proves anything."""
 
 import contextlib
-import json
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 from ghrunner_vm import process
 from ghrunner_vm.errors import PermanentError
-from ghrunner_vm.files import write_atomically
-from ghrunner_vm.vm.base import Accelerator
+from ghrunner_vm.vm.base import Accelerator, Arch
 from ghrunner_vm.vm.jail import Identity, confined
+from ghrunner_vm.vm.qemu import memory
+from ghrunner_vm.vm.qemu.probe import PROBES
 
 PROBE_SECONDS = 2.0
 _KVM = "/dev/kvm"
-# isa-debug-exit turns a written value into the exit code (value << 1) | 1.
-_VALUE = 0x2A
-_EXIT_CODE = (_VALUE << 1) | 1
-_ROM_SIZE = 1 << 16
+_MAX_OUTPUT = 1 << 16
 
 
-def rom() -> bytes:
-    """A firmware of four instructions at the reset vector: write to port 0xf4, then halt."""
-    code = bytes([0xB0, _VALUE, 0xE6, 0xF4, 0xFA, 0xF4, 0xEB, 0xFD])  # mov al,V; out 0xf4,al; cli; hlt; jmp back
-    start = _ROM_SIZE - 16
-    return bytes(start) + code + bytes(16 - len(code))
-
-
-def executes(binary: str, accelerator: Accelerator, identity: Identity) -> bool:
+def executes(binary: str, arch: Arch, accelerator: Accelerator, identity: Identity) -> bool:
     """Whether a guest instruction is executed within two seconds."""
-    cpu = "host" if accelerator == "kvm" else "max"
-    with _in_memory(rom()) as bios:
+    probe = PROBES[arch]
+    with _in_memory(probe.rom) as bios, _in_memory(b"") as output:
         argv = [
             *(binary, "-nodefaults", "-no-user-config", "-display", "none"),
-            *("-machine", "q35", "-accel", accelerator, "-cpu", cpu, "-m", "16M"),
-            *("-bios", f"/proc/self/fd/{bios}", "-device", "isa-debug-exit,iobase=0xf4,iosize=1"),
+            *("-accel", accelerator, "-cpu", "host" if accelerator == "kvm" else "max", "-m", "16M"),
+            *("-bios", f"/proc/self/fd/{bios}", *probe.options),
         ]
-        code = process.exit_code(confined(argv, identity, [_KVM]), timeout=PROBE_SECONDS, inherit=[bios])
-    return code == _EXIT_CODE
+        code = process.exit_code(confined(argv, identity, [_KVM]), timeout=PROBE_SECONDS, inherit=[bios], output=output)
+        return code == probe.exit_code and probe.output in os.pread(output, _MAX_OUTPUT, 0)
 
 
-def kvm_works(binary: str, identity: Identity, memory: Path) -> bool:
-    """The probe's answer; a "yes" is remembered in the file `memory` for this boot and this QEMU binary."""
-    if not Path(_KVM).exists():
+def kvm_works(binary: str, arch: Arch, identity: Identity, remembered: Path) -> bool:
+    """The probe's answer; a "yes" is remembered in a file for this boot and this QEMU binary.
+
+    KVM runs guests of the host's own architecture only.
+    """
+    if arch != platform.machine() or not Path(_KVM).exists():
         return False
-    stat = Path(binary).resolve().stat()
-    key = [process.boot_id(), str(Path(binary).resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns, os.geteuid()]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        remembered = json.loads(memory.read_text(encoding="utf-8"))
-        if remembered["key"] == key:
-            return True
-    works = executes(binary, "kvm", identity)
+    key = [process.boot_id(), *memory.identity(binary), os.geteuid()]
+    if memory.recall(remembered, key) is True:
+        return True
+    works = executes(binary, arch, "kvm", identity)
     if works:  # a "no" may be a busy host's, or be mended by the next attempt
-        write_atomically(memory, json.dumps({"key": key}).encode())
+        memory.keep(remembered, key, True)
     return works
 
 
-def choose(wanted: str, *, kvm: bool, allow_emulation: bool) -> Accelerator:
+def choose(wanted: str, arch: Arch, *, kvm: bool, allow_emulation: bool) -> Accelerator:
     """The accelerator for `auto`, `kvm` or `tcg`. Raises PermanentError if it is not to be had or not allowed."""
     if kvm and wanted != "tcg":
         return "kvm"
     if wanted == "kvm" or not allow_emulation:
-        found = "KVM was not tried, since tcg was asked for." if wanted == "tcg" else "No guest ran on KVM here."
         raise PermanentError(
             "Virtual machines would be emulated" if wanted != "kvm" else "KVM does not work on this host",
-            details=f"{found} QEMU does not promise to keep an emulated guest in.",
-            resolution="Use a host with KVM (and access to /dev/kvm), or pass --allow-emulation for code you trust.",
+            details=f"{_found(wanted, arch)} QEMU does not promise to keep an emulated guest in.",
+            resolution=f"Use an {arch} host with KVM (and access to /dev/kvm), or pass --allow-emulation for code you "
+            "trust.",
         )
     return "tcg"
+
+
+def _found(wanted: str, arch: Arch) -> str:
+    if arch != platform.machine():
+        return f"KVM cannot run an {arch} guest on this {platform.machine()} host."
+    return "KVM was not tried, since tcg was asked for." if wanted == "tcg" else "No guest ran on KVM here."
 
 
 @contextlib.contextmanager

@@ -10,11 +10,12 @@ from pathlib import Path
 from qemu.qmp import QMPClient, QMPError, Runstate
 
 from ghrunner_vm import process
-from ghrunner_vm.errors import NotUpError
 from ghrunner_vm.ring import Ring, tail
 from ghrunner_vm.vm.base import EndReason, VirtualMachine, VmDescription, VmEnd
 from ghrunner_vm.vm.jail import Identity, confined
-from ghrunner_vm.vm.qemu.commandline import Sockets, command_line, inherited
+from ghrunner_vm.vm.qemu.commandline import Firmware, Sockets, command_line, inherited
+from ghrunner_vm.vm.qemu.complaints import not_started
+from ghrunner_vm.vm.qemu.firmware import uefi
 
 _GREETING_SECONDS = 20.0
 _COMMAND_SECONDS = 5.0
@@ -47,14 +48,22 @@ class QemuEngine:
             # A guest can provoke messages without end.
             log = stack.enter_context(Ring(log_file, _LOG_LIMIT))
             devices = ["/dev/kvm"] if description.accelerator == "kvm" else []
-            argv = confined(command_line(self._binary, description, sockets), self._identity, devices)
-            inherit = inherited(description, sockets)
+            firmware = stack.enter_context(_firmware(description))
+            argv = confined(command_line(self._binary, description, sockets, firmware), self._identity, devices)
+            inherit = inherited(description, sockets, firmware)
             child = stack.enter_context(process.start(argv, inherit=inherit, stderr=words.theirs.fileno()))
             for pair in (qmp, agent, console, words):
                 pair.theirs.close()  # so that QEMU's end is the end of the stream
             await stack.enter_async_context(_kept(words.ours, log))
             monitor = await stack.enter_async_context(_monitor(qmp.ours, child, log_file))
             yield _QemuMachine(child, monitor, agent.ours, console.ours, log_file)
+
+
+def _firmware(description: VmDescription) -> contextlib.AbstractContextManager[Firmware | None]:
+    # On x86_64 QEMU brings its own BIOS, which boots disks; for aarch64 it brings nothing that does.
+    if description.arch == "aarch64" and description.boot is None:
+        return uefi(description.arch)
+    return contextlib.nullcontext()
 
 
 @contextlib.asynccontextmanager
@@ -91,7 +100,7 @@ class _Pair:
 
 @contextlib.asynccontextmanager
 async def _monitor(ours: socket.socket, child: process.Child, log_file: Path) -> AsyncIterator[QMPClient]:
-    """A QMP session. Raises NotUpError if QEMU ends or says nothing before its greeting."""
+    """A QMP session. Raises what `not_started` makes of it if QEMU ends or says nothing before its greeting."""
     # The library logs what it also raises; a QEMU that is killed would look like a fault of ours.
     logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
     client = QMPClient("ghvm")
@@ -99,12 +108,7 @@ async def _monitor(ours: socket.socket, child: process.Child, log_file: Path) ->
         async with asyncio.timeout(_GREETING_SECONDS):
             await client.connect(ours)
     except (QMPError, TimeoutError, OSError) as error:
-        code = child.poll()
-        raise NotUpError(
-            "QEMU did not start the virtual machine",
-            details=_tail(log_file) or f"No message; exit code {code}.",
-            resolution="`ghvm --debug run …` shows QEMU's command line.",
-        ) from error
+        raise not_started(_tail(log_file), child.poll()) from error
     try:
         yield client
     finally:
@@ -140,6 +144,14 @@ class _QemuMachine:
         with contextlib.suppress(QMPError, EOFError, OSError, TimeoutError):
             async with asyncio.timeout(_COMMAND_SECONDS):
                 await self._qmp.execute("system_powerdown")
+
+    async def answers(self) -> bool:
+        try:
+            async with asyncio.timeout(_COMMAND_SECONDS):
+                await self._qmp.execute("query-status")
+        except (QMPError, EOFError, OSError, TimeoutError):
+            return False
+        return True
 
     def kill(self) -> None:
         self._killed = True

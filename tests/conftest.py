@@ -1,4 +1,4 @@
-"""What the tests that boot machines share: images, an image server, a warm cache and a simulated GitHub."""
+"""What the tests that boot machines share: tiny images, an image server, a warm cache and a simulated GitHub."""
 
 import os
 import secrets
@@ -16,20 +16,26 @@ from tests import guests
 from tests.lab import Lab
 
 # Taken away, since ghvm refuses GHVM_ variables that it does not know.
-_CACHE = Path(os.environ.pop("GHVM_TEST_CACHE", "") or Path(__file__).parents[2] / ".cache")
+_CACHE = Path(os.environ.pop("GHVM_TEST_CACHE", "") or Path(__file__).parents[1] / ".cache")
 _READY_SECONDS = 60.0
 
 
 @pytest.fixture(scope="session")
-def images() -> Path:
-    """The directory of all test images."""
-    return guests.build(_CACHE)
+def kept() -> Path:
+    """Where what is costly to make is kept from one run of the tests to the next."""
+    return _CACHE
 
 
 @pytest.fixture(scope="session")
-def image_service(images: Path) -> Iterator[ImageService]:
+def images(kept: Path) -> Path:
+    """The directory of all tiny test images."""
+    return guests.build(kept)
+
+
+@pytest.fixture(scope="session")
+def image_service(images: Path, kept: Path) -> Iterator[ImageService]:
     """An image server that offers them."""
-    with serve(images, cache_dir=_CACHE / "compressed") as service:
+    with serve(images, cache_dir=kept / "compressed") as service:
         service.wait_ready(_READY_SECONDS)
         yield service
 

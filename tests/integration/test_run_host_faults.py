@@ -1,0 +1,59 @@
+"""What may befall a host while a machine runs on it: its processes stopped or killed, its disk, its memory, its ports."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+from ghrunner_vm.errors import ExitCode
+from tests import guests
+from tests.integration.mounts import small_disk
+from tests.lab import Lab
+
+_MIB = 1 << 20
+
+
+def test_a_stopped_ghvm_loses_no_job(lab: Lab) -> None:
+    """The job ends while nobody supervises it."""
+    with lab.gate() as gate:
+        job = lab.job(gate.command)
+        with lab.run() as run:
+            gate.wait_reached()
+            run.send(signal.SIGSTOP)
+            gate.open()
+            assert lab.finished(job).conclusion == "success"
+            run.send(signal.SIGCONT)
+            assert run.wait_exit() == ExitCode.OK
+    assert run.outcome == "job-done"
+
+
+def test_a_qemu_that_dies_takes_the_job_with_it_and_nothing_else(lab: Lab) -> None:
+    with lab.gate() as gate:
+        lab.job(gate.command)
+        with lab.run() as run:
+            gate.wait_reached()
+            os.kill(lab.machines[0], signal.SIGKILL)
+            assert run.wait_exit() == ExitCode.INFRASTRUCTURE
+    assert run.outcome == "vmm-crashed"
+    assert "signal 9" in run.lines[-1].message or "signal 9" in str(run.lines[-1].facts)
+    lab.let_go_and_collect()
+
+
+def test_a_full_disk_ends_the_run_and_says_where_to_make_room(lab: Lab, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", 64 * _MIB) as state:
+        lab.job("head -c 200000000 /dev/urandom >/root/big; sync; sleep 1000")
+        with lab.run("--state-dir", str(state), image=guests.ROOT) as run:
+            assert run.wait_exit() == ExitCode.INFRASTRUCTURE
+        assert run.outcome == "disk-full"
+        error = run.lines[-1].facts
+        assert "--state-dir" in str(error["resolution"])
+        assert list(state.rglob("overlay.qcow2")) == []
+
+
+def test_a_port_that_is_taken_is_named(lab: Lab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with lab.run("--ssh-port", str(port)) as run:
+            assert run.wait_exit() == ExitCode.INFRASTRUCTURE
+    assert run.lines[-1].message == f"Port {port} of this host's loopback is taken"
+    assert "--ssh-port" in str(run.lines[-1].facts["resolution"])
