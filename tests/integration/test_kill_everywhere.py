@@ -4,12 +4,13 @@ The steps are taken from a run that is left alone, so that a new one is killed a
 """
 
 import contextlib
+import itertools
 import os
 import secrets
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,6 @@ from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore
 from tests import guests
 from tests.harness import GhvmRun, wait_gone
-from tests.integration.images_site import site
 from tests.lab import Lab
 
 _AT_ONCE = 2
@@ -47,7 +47,7 @@ class Story:
     def after_launch(self) -> list[str]:
         """Of the rest the first of each kind, and what comes right after a request that changes something at GitHub."""
         rest = self.moments[len(self.before_launch) :]
-        answered = [after for before, after in zip(rest, rest[1:], strict=False) if before.startswith(_CHANGES_GITHUB)]
+        answered = [after for before, after in itertools.pairwise(rest) if before.startswith(_CHANGES_GITHUB)]
         kinds: dict[str, str] = {}
         for moment in rest:
             kinds.setdefault(moment.rpartition(" #")[0], moment)

@@ -99,11 +99,11 @@ class Orphan:
 def orphaned(program: str, inherit: tuple[int, ...] = ()) -> Iterator[Orphan]:
     """A shell starts the program and ends."""
     ours, theirs = os.pipe()
-    with os.fdopen(ours) as told:
-        with process.start(["sh", "-c", f"{program} &"], inherit=inherit, stderr=DEVNULL, stdout=theirs) as shell:
-            os.close(theirs)
-            pid = int(told.readline())
-            assert shell.join(30) == 0
+    argv = ["sh", "-c", f"{program} &"]
+    with os.fdopen(ours) as told, process.start(argv, inherit=inherit, stderr=DEVNULL, stdout=theirs) as shell:
+        os.close(theirs)
+        pid = int(told.readline())
+        assert shell.join(30) == 0
     pidfd = os.pidfd_open(pid)
     try:
         yield Orphan(pid, pidfd)
@@ -160,8 +160,8 @@ def test_half_a_removal_is_finished(host: Host) -> None:
     for entry in (runs.RECORD, "overlay.qcow2"):
         (path / entry).unlink()
     host.leave("demo-0002")
-    for entry in (host.runs / "demo-0002").iterdir():
-        entry.unlink()
+    for left in (host.runs / "demo-0002").iterdir():
+        left.unlink()
     assert host.collect() == [Collected(ID, "removed"), Collected("demo-0002", "removed")]
 
 
@@ -245,7 +245,8 @@ def test_a_run_whose_lock_is_held_is_left_alone_in_silence(host: Host) -> None:
 
 def test_a_newborn_that_gc_takes_for_a_leftover_is_made_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """gc comes between the making of the directory and its lock, three times."""
-    mkdir, visits = Path.mkdir, []
+    mkdir = Path.mkdir
+    visits: list[Collected] = []
 
     def visited(self: Path, *args: object, **kwargs: object) -> None:
         mkdir(self, *args, **kwargs)  # type: ignore[arg-type]
@@ -263,7 +264,8 @@ def test_a_newborn_that_gc_takes_for_a_leftover_is_made_again(host: Host, monkey
 
 def test_a_run_that_is_being_removed_is_no_error(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """gc comes just when a run that ends has deleted its lock."""
-    unlink, visits = Path.unlink, []
+    unlink = Path.unlink
+    visits: list[str] = []
 
     def visited(self: Path, missing_ok: bool = False) -> None:
         unlink(self, missing_ok)
