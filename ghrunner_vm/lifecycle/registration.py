@@ -163,7 +163,7 @@ def release_recorded(github: GitHub, record: RunnerRecord, now: float) -> bool:
     if runner_id is None:
         runner = github.runner_named(record.name)
         if runner is None:
-            return now - record.asked > _APPEARS_WITHIN
+            return abs(now - record.asked) > _APPEARS_WITHIN  # the clock may have been set back
         runner_id = runner.id
     return github.remove(runner_id, record.name) is not Removal.BUSY
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 from ghrunner_vm.errors import ExitCode
 from tests.harness import wait_gone
@@ -44,3 +45,27 @@ def test_the_next_run_clears_up_after_a_killed_one(lab: Lab) -> None:
     with lab.run(idle_timeout_seconds=1) as run:
         assert run.wait_exit() == ExitCode.OK
     assert (lab.runs, lab.runners) == ([], [])
+
+
+def test_gc_beside_a_run_harms_nothing_from_its_first_step_to_its_last(lab: Lab) -> None:
+    """Again and again, as fast as it can, while the run begins, works and clears up after itself."""
+    job = lab.job("true")
+    over = threading.Event()
+    codes: list[int] = []
+
+    def collect() -> None:
+        while not over.is_set():
+            codes.append(lab.gc()[0])
+
+    collecting = threading.Thread(target=collect)
+    collecting.start()
+    try:
+        with lab.run() as run:
+            assert run.wait_exit() == ExitCode.OK
+    finally:
+        over.set()
+        collecting.join()
+    assert run.outcome == "job-done"
+    assert lab.finished(job).conclusion == "success"
+    assert len(codes) > 2
+    assert set(codes) == {ExitCode.OK}
