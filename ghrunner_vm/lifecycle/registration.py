@@ -110,8 +110,12 @@ class Registration:
 
     def forget(self) -> None:
         """GitHub holds nothing of this run any more."""
-        if self._run.record.runner is not None:
+        if self._run.record.runner is None:
+            return
+        try:
             self._run.update(runner=self._run.record.runner.model_copy(update={"state": "released"}))
+        except OSError as error:  # what is remembered here is right, and gc finds no runner of this name
+            self._trouble(GhvmError(f"the run's record could not be written: {error.strerror}"))
 
     async def release(self) -> None:
         """At the end of a run: delete what may be left. What cannot be deleted now stays recorded for gc."""

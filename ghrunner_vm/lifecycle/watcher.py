@@ -37,10 +37,11 @@ async def watch_image(
             await asyncio.sleep(spread(0, interval))
             if await newer() is None:
                 continue
-        except GhvmError as error:
-            if error.brief != told:
-                trouble(error)
-            told = error.brief
+        except Exception as error:  # noqa: BLE001 an image that cannot be had is no reason to end a job
+            known = error if isinstance(error, GhvmError) else GhvmError(f"no newer image can be had: {error!r}")
+            if known.brief != told:
+                trouble(known)
+            told = known.brief
         else:
             post(Drain(DrainReason.NEW_IMAGE))
             return

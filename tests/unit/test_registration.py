@@ -247,3 +247,16 @@ def test_an_abandoned_block_leaves_it_to_gc(scene: Scene) -> None:
     asyncio.run(live())
     assert scene.names == [ID]
     assert not scene.run.settled
+
+
+def test_a_removal_that_cannot_be_written_down_is_a_removal(scene: Scene) -> None:
+    asyncio.run(scene.registration.mint())
+    directory = scene.run.path
+    scene.run.path = directory / "missing"
+    try:
+        assert asyncio.run(scene.registration.deregister()) == ev.Deregistered()
+    finally:
+        scene.run.path = directory
+    assert scene.names == []
+    assert scene.run.settled
+    assert ["No such file" in error.brief for error in scene.trouble] == [True]

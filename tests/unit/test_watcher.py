@@ -20,8 +20,8 @@ def latest(low: float, high: float) -> float:  # noqa: ARG001 the interface of S
 class Scene:
     """What a watcher was told and did, and when."""
 
-    def __init__(self, *answers: str | GhvmError | None) -> None:
-        self._answers: Iterator[str | GhvmError | None] = iter(answers)
+    def __init__(self, *answers: str | Exception | None) -> None:
+        self._answers: Iterator[str | Exception | None] = iter(answers)
         self.asked: list[float] = []
         self.posted: list[tuple[float, Event]] = []
         self.found: list[str] = []
@@ -32,7 +32,7 @@ class Scene:
         answer = next(self._answers, OVER)
         if answer is OVER:
             raise asyncio.CancelledError
-        if isinstance(answer, GhvmError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
@@ -74,3 +74,10 @@ def test_a_publish_that_cannot_be_used_is_told_once_and_changes_nothing() -> Non
     assert scene.posted == []
     assert scene.troubles == ["corrupt", "gone", "corrupt"]
     assert scene.found == ["new"]
+
+
+def test_whatever_goes_wrong_ends_nothing() -> None:
+    scene = Scene(OSError("stale"), ValueError("odd"), None).watch()
+    assert scene.posted == []
+    assert [("stale" in brief, "odd" in brief) for brief in scene.troubles] == [(True, False), (False, True)]
+    assert len(scene.asked) == 4
