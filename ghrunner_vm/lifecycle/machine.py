@@ -145,6 +145,8 @@ def _guest_fell_silent(turn: Turn) -> None:
     if turn.state.guest_job is GuestJob.RUNNING:
         turn.set(guest_job=GuestJob.NONE, github_busy=True)
     turn.set(silent=True)
+    if turn.in_phase(Phase.DRAINING):
+        turn.arm(Timer.DRAIN, turn.patience)
     turn.effects.append(ev.Look())
 
 
@@ -166,6 +168,9 @@ def _github_says_idle(turn: Turn) -> None:
 def _github_says_gone(turn: Turn) -> None:
     """The word of one poll: it may be early or stale, so the registration counts as held until it is deleted."""
     turn.set(github_busy=False)
+    if turn.in_phase(Phase.SETTLING) and Timer.RETRY in turn.state.armed:
+        turn.disarm(Timer.RETRY)
+        turn.effects.append(ev.Deregister())
     _no_longer_busy(turn)
     turn.suspect_ghost()
 
@@ -192,6 +197,8 @@ def _no_longer_busy(turn: Turn) -> None:
         if turn.state.drain is None:  # else a GitHub that says now this, now that could put off the end for ever
             turn.disarm(Timer.JOB)
         turn.become_idle()
+        if turn.state.silent and turn.in_phase(Phase.IDLE) and Timer.IDLE not in turn.state.armed:
+            turn.arm(Timer.IDLE, turn.policy.job)  # root in a job could have made its listener seem idle
     elif not turn.state.busy and turn.state.drain and Timer.AFTER_JOB not in turn.state.armed:
         turn.power_off(natural(turn.state))
 
@@ -215,6 +222,8 @@ def _drain(turn: Turn, event: ev.Drain) -> None:
         return
     turn.set(drain=event.reason)
     match turn.state.phase:
+        case Phase.DRAINING:
+            turn.arm(Timer.DRAIN, turn.patience)
         case Phase.PREPARING:
             turn.finish(Outcome.DRAINED)
         case Phase.BOOTING if turn.state.registration is Registration.NONE:
@@ -273,6 +282,8 @@ def _fired(turn: Turn, event: ev.Fired) -> None:
             turn.power_off(natural(turn.state) if over else Outcome.JOB_TIMEOUT)
         case Timer.VANISHED if turn.state.had_job:
             turn.retire(Outcome.JOB_DONE)
+        case Timer.IDLE if turn.policy.idle is None:
+            turn.retire(Outcome.JOB_TIMEOUT)
         case Timer.BOOT | Timer.START | Timer.IDLE | Timer.VANISHED:
             turn.retire(_RETIRED_BY[event.timer])
         case _:
@@ -281,10 +292,10 @@ def _fired(turn: Turn, event: ev.Fired) -> None:
 
 def _fired_on_the_way_out(turn: Turn, timer: Timer) -> None:
     match timer:
+        case Timer.DRAIN if turn.in_phase(Phase.SETTLING):
+            turn.finish(_unsettled(turn.state))
         case Timer.DRAIN:
-            asked = turn.state.retire_as or Outcome.DRAINED
-            end = turn.finish if turn.in_phase(Phase.SETTLING) else turn.power_off
-            end(Outcome.DRAINED_UNCONFIRMED if asked is Outcome.DRAINED else asked)
+            turn.power_off(_unconfirmed(turn.state))
         case Timer.RETRY:
             turn.effects.append(ev.Deregister())
         case Timer.AFTER_JOB if turn.state.busy:
@@ -295,6 +306,18 @@ def _fired_on_the_way_out(turn: Turn, timer: Timer) -> None:
             turn.finish(Outcome.VMM_CRASHED)
         case Timer.GRACE:
             turn.kill(None)
+
+
+def _unconfirmed(state: State) -> Outcome:
+    """How a run ends whose registration could not be deleted."""
+    asked = state.retire_as or Outcome.DRAINED
+    return Outcome.DRAINED_UNCONFIRMED if asked is Outcome.DRAINED else asked
+
+
+def _unsettled(state: State) -> Outcome:
+    """How a run ends whose machine is off while GitHub says that its job runs, or could not be asked."""
+    known = state.github_busy or state.guest_job is not GuestJob.NONE or state.retire_as is Outcome.DRAINED
+    return _unconfirmed(state) if known else Outcome.JOB_UNCONFIRMED
 
 
 _RETIRED_BY = {

@@ -94,6 +94,12 @@ class Outcome(Enum):
         "the machine or its listener ended in the middle of the job",
         "GitHub fails the job within about 15 minutes: start it again there, after a look at what it did last.",
     )
+    JOB_UNCONFIRMED = (
+        "job-unconfirmed",
+        ExitCode.INFRASTRUCTURE,
+        "the guest powered off, and GitHub could not be asked whether it had a job and finished it",
+        "Look there what became of the job. The runner may still be registered: `ghvm gc` asks again.",
+    )
     GUEST_LEFT = (
         "guest-left",
         ExitCode.ERROR,

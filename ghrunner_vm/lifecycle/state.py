@@ -53,6 +53,8 @@ class Policy:
     start: float = 120.0
     drain: float = 600.0
     settle: float = 60.0
+    lag: float = 5.0
+    """How late the service may be to forget a runner that has done its job."""
     grace: float = 60.0
     reap: float = 10.0
     vanished: float = 120.0

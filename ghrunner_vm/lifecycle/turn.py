@@ -46,6 +46,12 @@ class Turn:
         """Whether the guest can have something to tell of a job: after its listener's exit there is no more."""
         return self.may_have_job and self.state.listener_exit is None
 
+    @property
+    def patience(self) -> float:
+        """How long GitHub is asked to delete the registration: as long as a job, if it alone can tell of one."""
+        unseen = self.state.silent and self.state.drain is None
+        return max(self.policy.drain, self.policy.job) if unseen else self.policy.drain
+
     # ---- ways to end ----
 
     def finish(self, outcome: Outcome) -> None:
@@ -71,18 +77,23 @@ class Turn:
             return
         self.disarm(Timer.BOOT, Timer.START, Timer.IDLE, Timer.VANISHED)
         self.set(phase=Phase.DRAINING, retire_as=outcome, attempts=0)
-        self.arm(Timer.DRAIN, self.policy.drain)
+        self.arm(Timer.DRAIN, self.patience)
         if self.state.registration is Registration.HELD:
             self.effects.append(ev.Deregister())
 
     def settle(self, outcome: Outcome) -> None:
-        """The machine is off and its guest told nothing: GitHub says whether it had a job, else it is `outcome`."""
+        """The machine is off and its guest told nothing: GitHub says whether it had a job, else it is `outcome`.
+
+        A runner that GitHub does not know any more had one. The service may be late to forget it, so it is looked for
+        first, and deleted only after a while.
+        """
         asked = self.in_phase(Phase.DRAINING) and self.state.registration is Registration.HELD
         self.disarm(*(set(Timer) - {Timer.RETRY}))
-        self.set(phase=Phase.SETTLING, retire_as=outcome, attempts=0)
+        self.set(phase=Phase.SETTLING, retire_as=outcome, attempts=0, github_busy=False)
         self.arm(Timer.DRAIN, self.policy.settle)
         if not asked:
-            self.effects.append(ev.Deregister())
+            self.effects.append(ev.Look())
+            self.arm(Timer.RETRY, self.policy.lag)
 
     def try_again(self) -> None:
         """Ask GitHub once more after a pause, which grows."""
@@ -109,7 +120,8 @@ class Turn:
         """The service has consumed the registration, but the listener may wait for ever."""
         waiting = self.state.guest_job is GuestJob.NONE and self.state.listener_exit is None
         unarmed = Timer.VANISHED not in self.state.armed
-        if self.in_phase(Phase.IDLE) and waiting and unarmed and self.policy.shutdown_after_job:
+        up = self.in_phase(Phase.IDLE) or (self.state.silent and self.in_phase(Phase.BOOTING, Phase.READY))
+        if up and waiting and unarmed and self.policy.shutdown_after_job:
             self.arm(Timer.VANISHED, self.policy.vanished)
 
     def job_is_over(self) -> None:

@@ -83,7 +83,9 @@ class Played:
 Change = Callable[[WrittenHands], object]
 
 
-async def play(script: Script, policy: Policy, change: Change, options: dict[str, object]) -> Played:
+async def play(
+    script: Script, policy: Policy, change: Change, launched: ev.Launched, options: dict[str, object]
+) -> Played:
     phases: list[tuple[float, Phase]] = []
 
     def observe(before: State, _: Event, after: State) -> None:
@@ -93,7 +95,7 @@ async def play(script: Script, policy: Policy, change: Change, options: dict[str
     driver = Driver(policy, observe)
     hands = WrittenHands(driver, **options)  # type: ignore[arg-type]  # the options of the tests below
     change(hands)
-    driver.launched(hands)
+    driver.launched(hands, launched)
     handles = [asyncio.get_running_loop().call_later(at, driver.post, event) for at, event in script]
     try:
         state = await driver.run()
@@ -107,8 +109,14 @@ async def play(script: Script, policy: Policy, change: Change, options: dict[str
         assert loop.timers() == 0, "a timer of the driver outlives it"
 
 
-def played(script: Script, policy: Policy = POLICY, change: Change = lambda _: None, **options: object) -> Played:
-    return run_virtual(play(script, policy, change, options))
+def played(
+    script: Script,
+    policy: Policy = POLICY,
+    change: Change = lambda _: None,
+    launched: ev.Launched = ev.Launched(),  # noqa: B008 frozen
+    **options: object,
+) -> Played:
+    return run_virtual(play(script, policy, change, launched, options))
 
 
 def test_a_job_from_boot_to_power_off() -> None:

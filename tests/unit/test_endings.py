@@ -115,9 +115,20 @@ FLOODS_IN_ITS_JOB: list[tuple[float, Event]] = [*TO_IDLE, (40, STARTED), (50, SI
 
 
 def test_a_guest_that_lost_its_channel_is_ended_as_github_tells() -> None:
-    run = played([*FLOODS_IN_ITS_JOB, (51, BUSY), (3000, OFF)], removals=[SETTLED])
-    assert (run.state.outcome, run.seconds) == (Outcome.JOB_DONE, 3000)
-    assert run.names == ["mint", "start", "look", "deregister"]
+    run = played([*FLOODS_IN_ITS_JOB, (51, BUSY), (3000, OFF), (3001, GONE)], removals=[SETTLED])
+    assert (run.state.outcome, run.seconds) == (Outcome.JOB_DONE, 3001)
+    assert run.names == ["mint", "start", "look", "look", "deregister"]
+
+
+def test_its_job_is_done_though_the_service_is_late_to_say_so() -> None:
+    """Deleted at once, its registration would look like one that never had a job."""
+    run = played([*FLOODS_IN_ITS_JOB, (3000, OFF), (3001, IDLE)], removals=[SETTLED])
+    assert (run.state.outcome, run.seconds) == (Outcome.JOB_DONE, 3005)
+
+
+def test_its_end_is_unconfirmed_if_github_cannot_be_asked() -> None:
+    run = played([*FLOODS_IN_ITS_JOB, (51, BUSY), (3000, OFF)], removals=[ev.DeregisterFailed()])
+    assert (run.state.outcome, run.seconds) == (Outcome.JOB_UNCONFIRMED, 3060)
 
 
 def test_its_job_is_lost_if_github_says_so_for_a_minute() -> None:
@@ -152,7 +163,7 @@ def test_a_job_that_only_the_guest_calls_done_is_lost() -> None:
 
 def test_a_job_that_github_takes_a_moment_to_call_done_is_done() -> None:
     run = played([*TO_IDLE, *CLAIMS, (62, OFF)], removals=[ev.DeregisterRefused(), SETTLED])
-    assert (run.state.outcome, run.seconds) == (Outcome.JOB_DONE, 64)
+    assert (run.state.outcome, run.seconds) == (Outcome.JOB_DONE, 69)
 
 
 def test_a_job_that_github_cannot_be_asked_about_is_what_the_guest_says() -> None:
