@@ -10,13 +10,13 @@ from dataclasses import dataclass
 _REQUEST_BYTES = 8192
 _REQUEST_SECONDS = 10.0
 _FETCH_SECONDS = 600.0
-_VISITORS = 8
+_VISITORS = 32
 """Connections at a time: a guest may open any number of them."""
 _REFUSALS_TOLD = 20
 _REQUEST_LINE = re.compile(rb"GET /([A-Za-z0-9_-]{1,200})(?:\?[^ ]*)? HTTP/1\.[01]\r\n")
-_REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 410: "Gone", 503: "Service Unavailable"}
+_REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 410: "Gone"}
 
-Fetch = Callable[[], Awaitable[str | None]]
+Fetch = Callable[[], Awaitable[str]]
 Refuse = Callable[[str], None]
 
 
@@ -37,7 +37,9 @@ class OneShot:
         self._fetch = fetch
         self._refuse = refuse
         self._refusals = 0
-        self._visitors = 0
+        self._visitors: dict[asyncio.StreamWriter, bool] = {}
+        """Who is here, longest first, and whether they have asked."""
+        self._turn = asyncio.Lock()
         self._used = False
         self._closed = False
 
@@ -47,35 +49,56 @@ class OneShot:
 
     async def visit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
-        self._visitors += 1
         try:
-            if self._visitors <= _VISITORS:
-                writer.write(_response(*await self._answer(reader)))
-                await writer.drain()
+            if self._admit(writer):
+                await self._serve(reader, writer)
         except OSError:
             self._tell("the connection broke before the answer")
         finally:
-            self._visitors -= 1
+            self._visitors.pop(writer, None)
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader) -> tuple[int, str]:
+    def _admit(self, writer: asyncio.StreamWriter) -> bool:
+        """Let one more in. If there are too many, the one that has said nothing for longest makes room."""
+        if len(self._visitors) >= _VISITORS:
+            silent = next((visitor for visitor, asked in self._visitors.items() if not asked), None)
+            if silent is None:
+                return False
+            del self._visitors[silent]
+            silent.close()
+        self._visitors[writer] = False
+        return True
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             self._check(await _request(reader))
+            self._visitors[writer] = True
+            # One after the other: if the first hangs up before its answer, the next one may have it.
+            async with self._turn:
+                await self._give(reader, writer)
         except Refused as refused:
             self._tell(refused.why)
-            return refused.status, f"error: {refused.why}"
-        async with asyncio.timeout(_FETCH_SECONDS):
-            secret = await self._fetch()
-        return (503, "error: no registration could be had") if secret is None else (200, secret)
+            await _send(writer, refused.status, f"error: {refused.why}")
 
     def _check(self, path: str) -> None:
         if not secrets.compare_digest(path, self.path):
             raise Refused(403, "the token is wrong")
+
+    async def _give(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._require_unused()
+        async with asyncio.timeout(_FETCH_SECONDS):
+            secret = await self._fetch()
+        self._require_unused()
+        if reader.at_eof():
+            raise Refused(400, "whoever asked has hung up before the answer")
+        await _send(writer, 200, secret)
+        self._used = True
+
+    def _require_unused(self) -> None:
         if self._closed:
             raise Refused(410, "the runner is online already")
         if self._used:
             raise Refused(400, "the registration was fetched before")
-        self._used = True
 
     def _tell(self, why: str) -> None:
         self._refusals += 1
@@ -108,7 +131,8 @@ async def _request(reader: asyncio.StreamReader) -> str:
     return match[1].decode("ascii")
 
 
-def _response(status: int, body: str) -> bytes:
+async def _send(writer: asyncio.StreamWriter, status: int, body: str) -> None:
     content = body.encode() + b"\n"
     head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: text/plain\r\nContent-Length: {len(content)}\r\n"
-    return head.encode() + b"Connection: close\r\n\r\n" + content
+    writer.write(head.encode() + b"Connection: close\r\n\r\n" + content)
+    await writer.drain()

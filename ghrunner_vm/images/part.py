@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from ghrunner_vm.images.errors import ImageServerUnreachable, PullCancelled
 from ghrunner_vm.images.manifest import OwnFile
-from ghrunner_vm.images.space import RESERVE, fits
+from ghrunner_vm.images.space import RESERVE, fits, require_space
 
 _BLOCK = 64 << 10
 _MAX_HEAD = 16 << 10
@@ -71,6 +71,12 @@ class Part:
             self._unchecked = 0
             if not fits(self._path.parent, RESERVE):
                 self.discard()
+
+    def make_room(self, needed: int) -> None:
+        """See that `needed` bytes fit beside the part, or else without it. Raises DiskFull."""
+        if not fits(self._path.parent, needed):
+            self.discard()
+            require_space(self._path.parent, needed)
 
     def discard(self) -> None:
         """Keep nothing."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from ghrunner_vm.images.download import Download, StartAgain
 from ghrunner_vm.images.errors import ImageCorrupt, PullCancelled, UnsafeCache, mismatch
 from ghrunner_vm.images.manifest import MAX_ARTIFACT_BYTES, Artifact, Manifest
-from ghrunner_vm.images.part import part_of, part_path
+from ghrunner_vm.images.part import Part, part_of, part_path
 from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.space import fits, require_space
 from ghrunner_vm.images.store import ImageStore
@@ -126,7 +126,7 @@ class _Transfer:
             download = self.server.download(self.commit, name, self.check, part)
             while True:
                 try:
-                    return self._attempt(name, artifact, download)
+                    return self._attempt(name, artifact, download, part)
                 except StartAgain:
                     continue
                 except ImageCorrupt:
@@ -134,11 +134,13 @@ class _Transfer:
                         raise
                     part.discard()  # it may be what an earlier process kept that is damaged
 
-    def _attempt(self, name: str, artifact: Artifact, download: Download) -> Verified:
+    def _attempt(self, name: str, artifact: Artifact, download: Download, part: Part) -> Verified:
         path = self.staging / name
         expected = Expected(MAX_ARTIFACT_BYTES if artifact.size is None else artifact.size, artifact.size)
         with contextlib.closing(download.chunks()) as chunks, _gone_unless_whole(path):
-            found = unpack(chunks, path, expected, written=self._tell, new_hash=self.store.new_hash)
+            found = unpack(
+                chunks, path, expected, room=part.make_room, written=self._tell, new_hash=self.store.new_hash
+            )
             if found.sha256 != artifact.sha256:
                 raise mismatch(f"{name} that {self.server.url} serves", artifact.sha256, found.sha256)
         return found

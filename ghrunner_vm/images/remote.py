@@ -127,7 +127,8 @@ class ImageServer:
             return within(self.patience.answer, ask, requests.Response.close, name="image-server")
         except TimeoutError as error:
             raise self._unreachable(f"GET /{path}: no answer after {self.patience.answer:.0f} s") from error
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            # The last two come from a redirect to what is no address.
             raise self._unreachable(f"GET /{path}: {error}") from error
 
     def _unreachable(self, details: str) -> ImageServerUnreachable:

@@ -13,7 +13,7 @@ import zstandard
 
 from ghrunner_vm.images.download import CHUNK
 from ghrunner_vm.images.errors import ImageCorrupt
-from ghrunner_vm.images.space import require_space, writing
+from ghrunner_vm.images.space import writing
 from ghrunner_vm.images.verify import NewHash, Stamp, Verified
 
 MAX_WINDOW = 128 << 20
@@ -23,6 +23,7 @@ _SPACE_STEP = 64 << 20
 _COMPLETE = 0o444
 
 Written = Callable[[int, int | None], None]
+Room = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,18 @@ class Expected:
 
 
 def unpack(
-    compressed: Iterator[bytes], path: Path, expected: Expected, *, written: Written, new_hash: NewHash = hashlib.sha256
+    compressed: Iterator[bytes],
+    path: Path,
+    expected: Expected,
+    *,
+    room: Room,
+    written: Written,
+    new_hash: NewHash = hashlib.sha256,
 ) -> Verified:
     """Write the new file `path` (0444, synced) from a zstd stream; its hash and stamp.
 
-    `written` hears after each block how many bytes are written and how many there will be, if that is known.
+    `room` sees to it now and then that so many bytes still fit. `written` hears after each block how many bytes are
+    written and how many there will be, if that is known.
     Raises ImageCorrupt for what is no zstd stream or longer than it may be, and DiskFull.
     """
     source = _Source(compressed)
@@ -50,7 +58,7 @@ def unpack(
             done += len(block)
             _require_announced(path, done, expected.limit)
             if done - checked >= _SPACE_STEP:
-                require_space(path.parent, max(0, (expected.size or 0) - done))
+                room(max(0, (expected.size or 0) - done))
                 checked = done
             hashing.result()
             hashing = beside.submit(content.update, block)

@@ -91,7 +91,7 @@ class PlainImage:
             raise self._registration.refusal or GhvmError(event.why)
         return self._registration.secret()
 
-    async def _fetch(self) -> str | None:
+    async def _fetch(self) -> str:
         # A guest that asks is up. With a registration of its own from the start the machine lets this pass.
         self._post(ev.AgentReady())
         await self._given.wait()

@@ -239,7 +239,8 @@ def test_redirects_are_followed_to_http_only(web: Site, tmp_path: Path) -> None:
     (tmp_path / "commit").write_text(COMMIT)
     with ImageServer(web.url) as server:
         assert server.latest() == COMMIT
-        for target in (f"file://{tmp_path}/commit", "ftp://127.0.0.1:1/", "/latest"):
+        no_address = (f"http://{'x' * 70}.example/", "http://[::1/", "http://host:port/")
+        for target in (f"file://{tmp_path}/commit", "ftp://127.0.0.1:1/", "/latest", *no_address):
             web.redirects["/latest"] = target
             with pytest.raises(ImageServerUnreachable):
                 server.latest()

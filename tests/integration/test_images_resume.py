@@ -232,6 +232,19 @@ def test_a_part_gives_way_to_the_image_it_belongs_to(tmp_path: Path, web: Site) 
 
 
 @as_root
+def test_a_part_gives_way_while_its_image_is_written(tmp_path: Path, web: Site) -> None:
+    """There is room for the image, but not for what is kept of its download as well."""
+    large = disk(size=160 << 20) + bytes(360 << 20)
+    artifacts = {"ubuntu.qcow2": large}
+    web.offer_bundle(bundle("ubuntu", artifacts), artifacts)
+    with small_disk(tmp_path / "small", RESERVE + len(large) + (20 << 20)) as small:
+        store = ImageStore(small)
+        with ImageServer(web.url, clock=NO_PAUSE) as server:
+            assert pull(store, server, "ubuntu").fetched
+        assert left(store) == []
+
+
+@as_root
 def test_a_part_that_does_not_fit_on_the_disk_is_given_up(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", 1 << 20) as small:
         part = Part(small / ".disk.part")

@@ -259,4 +259,11 @@ def test_a_disk_that_fills_up_is_told_with_figures(tmp_path: Path) -> None:
 
     stream = iter([zstandard.compress(b"content")])
     with pytest.raises(InfrastructureError, match="too full"):
-        unpack(stream, tmp_path / "disk", Expected(10, 4 << 20), written=lambda _done, _total: None, new_hash=Full)
+        unpack(
+            stream,
+            tmp_path / "disk",
+            Expected(10, 4 << 20),
+            room=lambda _: None,
+            written=lambda _done, _total: None,
+            new_hash=Full,
+        )

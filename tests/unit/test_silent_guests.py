@@ -38,7 +38,7 @@ def test_while_github_cannot_be_asked_it_may_have_a_job(script: Script, fires: f
 
 
 def test_a_job_that_was_there_all_the_time_is_found_and_kept() -> None:
-    removals = [*[UNREACHABLE] * 50, REFUSED, ev.Deregistered(gone=True)]
+    removals: list[Event] = [*[UNREACHABLE] * 50, REFUSED, ev.Deregistered(gone=True)]
     run = plain([*ONLINE, (4000, GONE), (4001, OFF)], removals)
     assert run.state.outcome is Outcome.JOB_DONE
     assert "power-down" not in run.names
