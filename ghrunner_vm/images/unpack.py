@@ -5,12 +5,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import zstandard
 
+from ghrunner_vm.images import direct
 from ghrunner_vm.images.download import CHUNK
 from ghrunner_vm.images.errors import ImageCorrupt
 from ghrunner_vm.images.space import writing
@@ -18,7 +18,6 @@ from ghrunner_vm.images.verify import NewHash, Stamp, Verified
 
 MAX_WINDOW = 128 << 20
 """Bytes of memory that a compressed stream may ask for; `zstd` without --long or --ultra stays far below."""
-_BLOCK = 1 << 20
 _SPACE_STEP = 64 << 20
 _COMPLETE = 0o444
 
@@ -51,20 +50,20 @@ def unpack(
     """
     source = _Source(compressed)
     content, done, checked = new_hash(), 0, 0
-    # Hashing takes as long as the rest, and neither holds Python's lock: each block is hashed beside the next one.
-    with _new_file(path) as descriptor, _errors_explained(path, expected.size), ThreadPoolExecutor(1) as beside:
-        hashing = beside.submit(content.update, b"")
-        for block in _blocks(source):
-            done += len(block)
+    with (
+        _errors_explained(path, expected.size),
+        _new_file(path) as descriptor,
+        direct.Blocks(descriptor, content) as blocks,
+    ):
+        read = _reader(source)
+        while came := blocks.filled(read):
+            done += came
             _require_announced(path, done, expected.limit)
             if done - checked >= _SPACE_STEP:
                 room(max(0, (expected.size or 0) - done))
                 checked = done
-            hashing.result()
-            hashing = beside.submit(content.update, block)
-            _write(descriptor, block)
             written(done, expected.size or source.announced)
-        hashing.result()
+        blocks.finish()
         os.fchmod(descriptor, _COMPLETE)
         os.fsync(descriptor)
         return Verified(sha256=content.hexdigest(), stamp=Stamp.of(descriptor))
@@ -109,18 +108,17 @@ def _announced_size(start: bytes) -> int | None:
     return size if 0 < size < 1 << 48 else None
 
 
-def _blocks(source: _Source) -> Iterator[bytes]:
+def _reader(source: _Source) -> Callable[[memoryview], int]:
+    """Fills what it is given: pushing a chunk through would expand a bomb in memory before anyone could count."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-    # A pull of bounded blocks: pushing a chunk through would expand a bomb in memory before anyone could count.
     reader = decompressor.stream_reader(source, read_size=CHUNK, read_across_frames=True)  # type: ignore[arg-type]
-    while block := reader.read(_BLOCK):
-        yield block
+    return reader.readinto
 
 
 @contextlib.contextmanager
 def _new_file(path: Path) -> Iterator[int]:
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = direct.create(path, 0o600)
     try:
         yield descriptor
     finally:
@@ -138,9 +136,3 @@ def _errors_explained(path: Path, needed: int | None) -> Iterator[None]:
             details=f"{path.name}: {error}",
             resolution="Check what the image server publishes; it must be compressed with zstd.",
         ) from error
-
-
-def _write(descriptor: int, block: bytes) -> None:
-    view = memoryview(block)
-    while view:
-        view = view[os.write(descriptor, view) :]

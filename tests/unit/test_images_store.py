@@ -31,7 +31,7 @@ class Counting:
     def __init__(self) -> None:
         self._inner = hashlib.sha256()
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         Counting.read += len(data)
         self._inner.update(data)
 
@@ -254,7 +254,7 @@ def test_a_disk_without_room_is_told_with_figures(tmp_path: Path) -> None:
 
 def test_a_disk_that_fills_up_is_told_with_figures(tmp_path: Path) -> None:
     class Full(Counting):
-        def update(self, data: bytes, /) -> None:
+        def update(self, data: bytes | memoryview, /) -> None:
             raise OSError(ENOSPC, "No space left on device", len(data))
 
     stream = iter([zstandard.compress(b"content")])
