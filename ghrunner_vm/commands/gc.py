@@ -57,5 +57,6 @@ def _judge(collected: list[Collected]) -> None:
         )
     if any(one.fate == "pending" for one in collected):
         raise InfrastructureError(
-            "Some registrations are still pending", resolution="Run `ghvm gc` again in a quarter of an hour."
+            "Some registrations are still pending",
+            resolution="Run `ghvm gc` again in a quarter of an hour, with the options of the runs that they are of.",
         )

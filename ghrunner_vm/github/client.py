@@ -109,7 +109,7 @@ class GitHub:
             return JitConfig(made.runner.id, made.runner.name, made.encoded_jit_config)
         if answer.status == 409:
             raise _taken(name, answer)
-        if answer.status == 404:
+        if answer.status == 404 and group_id != DEFAULT_GROUP:
             raise self._no_group(group_id, answer)
         raise refused(answer, self.scope, f"register the runner {name}")
 

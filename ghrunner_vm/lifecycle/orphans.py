@@ -12,6 +12,8 @@ from pathlib import Path
 
 _VMMS = ("qemu-system",)
 _INIT = 1
+_SERVICE_MANAGERS = ("systemd", "(systemd)")
+"""A user's manager is given the orphans of that user."""
 _KILL_SECONDS = 10.0
 
 
@@ -43,7 +45,8 @@ def _supervises(pid: int, lock: Path) -> bool:
     try:
         return _holds(pid, lock)
     except PermissionError:
-        if pid == _INIT:  # it hides what it has; as ghvm it would not, since nothing raises its privileges
+        # They hide what they have; ghvm would not, since nothing raises its privileges.
+        if pid == _INIT or _name(pid) in _SERVICE_MANAGERS:
             return False
         raise
 
@@ -52,8 +55,12 @@ def _vmms() -> Iterator[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):
-                if (entry / "comm").read_text(encoding="utf-8", errors="replace").startswith(_VMMS):
+                if _name(int(entry.name)).startswith(_VMMS):
                     yield int(entry.name)
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
 
 
 def _status(pid: int, field: str) -> int:

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from ghrunner_vm.clock import SYSTEM, Clock
-from ghrunner_vm.errors import GhvmError, PermanentError
+from ghrunner_vm.errors import GhvmError, InfrastructureError, PermanentError
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.faults import LostResponse, NameTaken
 from ghrunner_vm.github.limits import RateLimited
@@ -70,11 +70,14 @@ class Registration:
 
     async def _ask(self) -> GhvmError | None:
         """Ask once, under this name; why GitHub did not register the runner. The record comes first."""
-        self._run.update(
-            runner=RunnerRecord.of(
-                name=self.name, api_url=self._github.api_url, scope=str(self._github.scope), asked=self._clock.wall()
-            )
+        asked = self._clock.wall()
+        runner = RunnerRecord.of(
+            name=self.name, api_url=self._github.api_url, scope=str(self._github.scope), asked=asked
         )
+        try:
+            self._run.update(runner=runner)
+        except OSError as error:
+            return _unwritable(error)
         self._asking = asyncio.ensure_future(in_daemon_thread(self._generate, name="mint"))
         try:
             # A run that ends meanwhile still has to hear the answer: see release.
@@ -110,12 +113,7 @@ class Registration:
 
     def forget(self) -> None:
         """GitHub holds nothing of this run any more."""
-        if self._run.record.runner is None:
-            return
-        try:
-            self._run.update(runner=self._run.record.runner.model_copy(update={"state": "released"}))
-        except OSError as error:  # what is remembered here is right, and gc finds no runner of this name
-            self._trouble(GhvmError(f"the run's record could not be written: {error.strerror}"))
+        self._note(state="released")
 
     async def release(self) -> None:
         """At the end of a run: delete what may be left. What cannot be deleted now stays recorded for gc."""
@@ -144,9 +142,16 @@ class Registration:
     def _learn(self, config: JitConfig) -> None:
         self.config = config
         self._registered.set()
-        if self._run.record.runner is not None:
-            changes = {"id": config.runner_id, "state": "registered"}
+        self._note(id=config.runner_id, state="registered")
+
+    def _note(self, **changes: object) -> None:
+        """Write down what became of the runner. gc finds it by its name, so a full disk ends nothing here."""
+        if self._run.record.runner is None:
+            return
+        try:
             self._run.update(runner=self._run.record.runner.model_copy(update=changes))
+        except OSError as error:
+            self._trouble(_unwritable(error))
 
     def _generate(self) -> JitConfig:
         return self._github.generate_jitconfig(self.name, group_id=self._group_id, labels=self._labels)
@@ -155,6 +160,14 @@ class Registration:
         if self.config is None:
             raise RuntimeError("no registration yet")
         return self.config
+
+
+def _unwritable(error: OSError) -> GhvmError:
+    return InfrastructureError(
+        "the run's record could not be written",
+        details=f"{error.filename or 'run.json'}: {error.strerror}",
+        resolution="Make room where runs are kept (--state-dir).",
+    )
 
 
 def release_recorded(github: GitHub, record: RunnerRecord, now: float) -> bool:

@@ -116,7 +116,7 @@ class _Session:
         accelerator = await in_daemon_thread(lambda: means.accelerator(identity), name="probe")
         await in_daemon_thread(lambda: means.github.check(self._id, plan.group_id), name="github")
         image = await self._image(run)
-        disk = await self._enter(overlay(run.path, image.disk_fd, plan.spec.root_disk))
+        disk = await self._made(overlay(run.path, image.disk_fd, plan.spec.root_disk))
         registration = await self._register(run)
         contract = await self._contract(image.manifest, registration)
         description = self._describe(run, image, disk, accelerator, identity, contract)
@@ -147,6 +147,15 @@ class _Session:
         value = await in_daemon_thread(resource.__enter__, name="lease")
         self._stack.push(resource)
         return value
+
+    async def _made(self, resource: contextlib.AbstractContextManager[T]) -> T:
+        """Enter it to the end even if the run ends meanwhile: it writes to the run's directory, which goes next."""
+        entering = asyncio.ensure_future(self._enter(resource))
+        try:
+            return await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            await asyncio.gather(entering, return_exceptions=True)
+            raise
 
     async def _register(self, run: RunDirectory) -> Registration:
         """The run's claim on a registration. None is asked for before its time comes."""

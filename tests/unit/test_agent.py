@@ -81,6 +81,12 @@ def test_the_exit_code_of_the_listener_is_told_as_it_is(guest: Guest, code: int)
     assert guest.file("launches").read_text() == "x\n"
 
 
+@pytest.mark.parametrize(("words", "code"), [("is deprecated and cannot receive messages.", 7), ("has a cold.", 1)])
+def test_an_old_listener_that_has_no_exit_code_for_being_outdated(guest: Guest, words: str, code: int) -> None:
+    guest.listener(f"echo 'An error occurred: Runner version v2.300.0 {words}'; exit 1")
+    assert ran(guest)[-1] == Exited(type="exited", code=code)
+
+
 def test_a_listener_that_dies_of_a_signal(guest: Guest) -> None:
     guest.listener("kill -9 $$")
     assert Exited(type="exited", code=137) in ran(guest)

@@ -1,5 +1,6 @@
 """The commands in the README and the documents are those that the program has."""
 
+import configparser
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +9,7 @@ import click
 import pytest
 
 from ghrunner_vm.cli import cli
+from ghrunner_vm.errors import ExitCode
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,6 +57,16 @@ def test_the_make_target_exists(words: list[str]) -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     for target in LINK.findall(document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_service_lets_a_job_finish_and_stops_for_a_person() -> None:
+    """systemd's default would signal the machine as well, and kill it after 90 s."""
+    (unit,) = re.findall(r"```ini\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    service = configparser.ConfigParser()
+    service.read_string(unit)
+    assert service["Service"]["KillMode"] == "mixed"
+    assert service["Service"]["TimeoutStopSec"] == "7h"
+    assert service["Service"]["RestartPreventExitStatus"] == str(int(ExitCode.PERMANENT))
 
 
 def test_the_documents_name_every_exit_code_outcome_and_timer() -> None:

@@ -1,6 +1,7 @@
 """One registration, on record before it is asked for and until it is gone, against the embedded GitHub."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,18 +102,6 @@ def test_a_lost_answer_is_on_record_and_found_by_its_name(scene: Scene) -> None:
     asyncio.run(scene.registration.release())
     assert scene.names == []
     assert scene.run.settled
-
-
-def test_the_record_comes_before_the_question(scene: Scene) -> None:
-    """The disk is gone when the record is to be written: then GitHub is not asked."""
-    (scene.run.path / runs.RECORD).unlink()
-    scene.run.path.rename(scene.run.path.with_name("away"))
-    try:
-        with pytest.raises(FileNotFoundError):
-            asyncio.run(scene.registration.mint())
-        assert scene.names == []
-    finally:
-        scene.run.path.with_name("away").rename(scene.run.path)
 
 
 @pytest.mark.parametrize(
@@ -249,14 +238,48 @@ def test_an_abandoned_block_leaves_it_to_gc(scene: Scene) -> None:
     assert not scene.run.settled
 
 
+@contextlib.contextmanager
+def unwritable(run: RunDirectory) -> Iterator[None]:
+    """The run's record cannot be written in the block."""
+    directory = run.path
+    run.path = directory / "missing"
+    try:
+        yield
+    finally:
+        run.path = directory
+
+
+def test_the_record_comes_before_the_question(scene: Scene) -> None:
+    with unwritable(scene.run):
+        failed = asyncio.run(scene.registration.mint())
+    assert isinstance(failed, ev.MintFailed)
+    assert not failed.permanent
+    assert "--state-dir" in str(scene.registration.refusal and scene.registration.refusal.resolution)
+    assert scene.names == []
+
+
+def test_a_registration_that_cannot_be_written_down_is_one(scene: Scene) -> None:
+    """The record says by what name it was asked for, which is enough for gc."""
+    generate = scene.registration._github.generate_jitconfig
+
+    def generate_and_fill_the_disk(*arguments: object, **options: object) -> object:
+        config = generate(*arguments, **options)  # type: ignore[arg-type]
+        spoiled.enter_context(unwritable(scene.run))
+        return config
+
+    with contextlib.ExitStack() as spoiled:
+        scene.registration._github.generate_jitconfig = generate_and_fill_the_disk  # type: ignore[method-assign,assignment]  # the disk fills up between asking and the answer
+        assert asyncio.run(scene.registration.mint()) == ev.Minted()
+    assert [error.brief for error in scene.trouble] == ["the run's record could not be written"]
+    recorded = scene.recorded()
+    assert recorded is not None
+    assert (recorded.name, recorded.state) == (ID, "asked")
+
+
 def test_a_removal_that_cannot_be_written_down_is_a_removal(scene: Scene) -> None:
     asyncio.run(scene.registration.mint())
-    directory = scene.run.path
-    scene.run.path = directory / "missing"
-    try:
+    with unwritable(scene.run):
         assert asyncio.run(scene.registration.deregister()) == ev.Deregistered()
-    finally:
-        scene.run.path = directory
     assert scene.names == []
     assert scene.run.settled
-    assert ["No such file" in error.brief for error in scene.trouble] == [True]
+    assert ["No such file" in str(error.details) for error in scene.trouble] == [True]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,3 +77,30 @@ def test_a_second_stop_now_leaves_github_to_gc(scene: Scene, times: int, abandon
 
     asyncio.run(stop())
     assert session._abandoned.is_set() is abandoned
+
+
+def test_what_writes_into_the_run_directory_is_waited_for_before_that_is_removed(scene: Scene) -> None:
+    """A disk that appears after the directory was cleared would be left for ever."""
+    going_on, told = threading.Event(), []
+
+    @contextlib.contextmanager
+    def disk() -> Iterator[None]:
+        told.append("begun")
+        assert going_on.wait(30)
+        told.append("made")
+        yield
+        told.append("deleted")
+
+    async def interrupted() -> None:
+        making = asyncio.create_task(scene.session._made(disk()))
+        await asyncio.sleep(0)  # let it begin
+        making.cancel()
+        done, _ = await asyncio.wait({making}, timeout=0)
+        assert not done
+        going_on.set()
+        await asyncio.wait({making})
+        assert making.cancelled()
+        await scene.session._stack.aclose()
+
+    asyncio.run(interrupted())
+    assert told == ["begun", "made", "deleted"]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ghrunner_vm.errors import PermanentError
@@ -65,7 +66,7 @@ class _Description(_Announced):
 
 def directories() -> list[Path]:
     """Where firmware is announced, the most important place last. A user's own counts unless that user is root."""
-    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "qemu/firmware"
+    own = platformdirs.user_config_path("qemu") / "firmware"
     shared = [Path("/usr/share/qemu/firmware"), Path("/etc/qemu/firmware")]
     return shared if os.geteuid() == 0 else [*shared, own]
 
