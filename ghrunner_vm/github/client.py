@@ -109,7 +109,7 @@ class GitHub:
             return JitConfig(made.runner.id, made.runner.name, made.encoded_jit_config)
         if answer.status == 409:
             raise _taken(name, answer)
-        if answer.status == 404 and group_id != DEFAULT_GROUP:
+        if answer.status == 404:
             raise self._no_group(group_id, answer)
         raise refused(answer, self.scope, f"register the runner {name}")
 
@@ -203,7 +203,10 @@ class GitHub:
         return answer
 
     def _no_group(self, group_id: int, answer: Answer) -> PermanentError:
-        resolution = "Give --runner-group-id the number at the end of the group's page in the settings."
+        resolution = (
+            "Give --runner-group-id the number at the end of the group's page in the settings. GitHub says the same to"
+            " a token that may not register runners any more."
+        )
         return PermanentError(
             f"{self.scope} has no runner group {group_id}", details=answer.details, resolution=resolution
         )
