@@ -5,6 +5,7 @@ registration is deleted, since only that makes sure that no job arrives in the m
 """
 
 from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle.deadlines import fired
 from ghrunner_vm.lifecycle.ending import after_exit, natural
 from ghrunner_vm.lifecycle.events import Effect, Event, Timer
 from ghrunner_vm.lifecycle.outcome import Outcome
@@ -64,7 +65,7 @@ def _handle(turn: Turn, event: Event) -> None:  # noqa: C901 one case an event
         case ev.Interrupt():
             _interrupt(turn)
         case ev.Fired():
-            _fired(turn, event)
+            fired(turn, event.timer)
         case ev.VmmSilent():
             _vmm_silent(turn)
         case ev.VmEnded():
@@ -266,63 +267,3 @@ def _vm_ended(turn: Turn, event: ev.VmEnded) -> None:
         turn.settle(outcome)
     else:
         turn.finish(outcome)
-
-
-def _fired(turn: Turn, event: ev.Fired) -> None:
-    if event.timer not in turn.state.armed:
-        return  # it fired while it was being disarmed
-    turn.set(armed=turn.state.armed - {event.timer})
-    match event.timer:
-        case Timer.BOOT if turn.state.registration is Registration.NONE:
-            turn.kill(Outcome.BOOT_TIMEOUT)
-        case Timer.MINT:
-            turn.power_off(turn.state.retire_as or Outcome.MINT_FAILED)
-        case Timer.JOB:
-            over = turn.state.guest_job is not GuestJob.NONE and not turn.state.busy
-            turn.power_off(natural(turn.state) if over else Outcome.JOB_TIMEOUT)
-        case Timer.VANISHED if turn.state.had_job:
-            turn.retire(Outcome.JOB_DONE)
-        case Timer.IDLE if turn.policy.idle is None:
-            turn.retire(Outcome.JOB_TIMEOUT)
-        case Timer.BOOT | Timer.START | Timer.IDLE | Timer.VANISHED:
-            turn.retire(_RETIRED_BY[event.timer])
-        case _:
-            _fired_on_the_way_out(turn, event.timer)
-
-
-def _fired_on_the_way_out(turn: Turn, timer: Timer) -> None:
-    match timer:
-        case Timer.DRAIN if turn.in_phase(Phase.SETTLING):
-            turn.finish(_unsettled(turn.state))
-        case Timer.DRAIN:
-            turn.power_off(_unconfirmed(turn.state))
-        case Timer.RETRY:
-            turn.effects.append(ev.Deregister())
-        case Timer.AFTER_JOB if turn.state.busy:
-            turn.job_is_over()  # GitHub disagrees: look again, the job timer bounds it
-        case Timer.AFTER_JOB:
-            turn.power_off(natural(turn.state))
-        case Timer.GRACE if turn.in_phase(Phase.KILLING):
-            turn.finish(Outcome.VMM_CRASHED)
-        case Timer.GRACE:
-            turn.kill(None)
-
-
-def _unconfirmed(state: State) -> Outcome:
-    """How a run ends whose registration could not be deleted."""
-    asked = state.retire_as or Outcome.DRAINED
-    return Outcome.DRAINED_UNCONFIRMED if asked is Outcome.DRAINED else asked
-
-
-def _unsettled(state: State) -> Outcome:
-    """How a run ends whose machine is off while GitHub says that its job runs, or could not be asked."""
-    known = state.github_busy or state.guest_job is not GuestJob.NONE or state.retire_as is Outcome.DRAINED
-    return _unconfirmed(state) if known else Outcome.JOB_UNCONFIRMED
-
-
-_RETIRED_BY = {
-    Timer.BOOT: Outcome.BOOT_TIMEOUT,
-    Timer.START: Outcome.START_TIMEOUT,
-    Timer.IDLE: Outcome.IDLE_TIMEOUT,
-    Timer.VANISHED: Outcome.VANISHED,
-}
