@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.bytecode import compiled
 from ghrunner_vm.images.pull import pull
 from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.server import serve
@@ -62,6 +63,7 @@ class Host:
 @contextlib.contextmanager
 def host(images: Path | None = None) -> Iterator[Host]:
     """A host with the images of a directory; the tiny one if none is given. Nothing is left of it."""
+    compiled()
     with tempfile.TemporaryDirectory(prefix="ghvm-benchmark-") as name:
         directory = Path(name)
         images = images or image.build(directory / "built")
