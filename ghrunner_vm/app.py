@@ -10,10 +10,7 @@ from ghrunner_vm import config, runs, spec
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Bar, Meter
 from ghrunner_vm.errors import UsageError
-from ghrunner_vm.github.auth import AppAuth, Auth, TokenAuth
 from ghrunner_vm.github.client import GitHub
-from ghrunner_vm.github.key import read_private_key
-from ghrunner_vm.github.scope import Scope
 from ghrunner_vm.images.errors import CacheNotWritable, ImageServerUnreachable
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.prune import prune
@@ -35,25 +32,6 @@ _SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without its NUL
 _LONGEST_SOCKET_NAME = 56  # a run's name and .sock
 
 Warn = Callable[[str], None]
-
-
-def github_client(settings: Settings, warn: Warn) -> GitHub:
-    """A client for the configured scope. Raises UsageError or PermanentError if the settings do not suffice."""
-    return GitHub(settings.github_api_url, Scope.parse(settings.scope()), _auth(settings, warn), warn=warn)
-
-
-def _auth(settings: Settings, warn: Warn) -> Auth:
-    if settings.github_token is not None:
-        return TokenAuth(settings.github_token)
-    if settings.github_client_id is None:
-        raise UsageError(
-            "no credentials for GitHub are set",
-            resolution="Give --github-client-id and --github-private-key of a GitHub App, or set GHVM_GITHUB_TOKEN.",
-        )
-    key = read_private_key(settings)
-    if key.warning:
-        warn(key.warning)
-    return AppAuth(settings.github_client_id, key.pem)
 
 
 def runs_directory(settings: Settings) -> Path:
@@ -111,14 +89,14 @@ def check_host(described: Spec, warn: Warn) -> None:
 
 
 @contextlib.contextmanager
-def means(settings: Settings, described: Spec, bar: Bar, warn: Warn) -> Iterator[Means]:
-    """What `ghvm run` works with; the token is revoked at the end."""
+def means(settings: Settings, described: Spec, github: GitHub, bar: Bar, warn: Warn) -> Iterator[Means]:
+    """What `ghvm run` works with; the token of `github` is revoked at the end."""
     arch = described.arch
     state = config.state_directory(settings)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     binary = version.find(arch, state / f"qemu-{arch}.json")
     with contextlib.ExitStack() as stack:
-        github = stack.enter_context(github_client(settings, warn))
+        stack.enter_context(github)
         server = stack.enter_context(ImageServer(settings.images_server))
         store = ImageStore(stack.enter_context(_images_directory(settings)))
 

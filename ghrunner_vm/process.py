@@ -50,26 +50,65 @@ def run(argv: Sequence[str], *, timeout: float, cwd: Path | None = None, env: Ma
 
     Raises CommandMissing, CommandFailed (with both outputs) or, past the deadline, InfrastructureError.
     """
-    log.debug("run %s", shlex.join(argv))
+    with begin(argv, cwd=cwd, env=env) as program:
+        return program.finish(timeout=timeout)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that runs, and may wait for its input."""
+
+    _argv: Sequence[str]
+    _process: subprocess.Popen[str]
+
+    def finish(self, given: str = "", *, timeout: float) -> str:
+        """Its standard output once it has ended well, with `given` as its whole standard input.
+
+        Raises CommandFailed (with both outputs) or, after `timeout` seconds, InfrastructureError.
+        """
+        try:
+            output, errors = self._process.communicate(given, timeout)
+        except subprocess.TimeoutExpired as error:
+            brief = f"{self._argv[0]} did not end within {timeout:.0f} s"
+            raise InfrastructureError(brief, details=shlex.join(self._argv)) from error
+        if self._process.returncode != 0:
+            raise CommandFailed(self._argv, self._process.returncode, output + errors)
+        return output
+
+    def dismiss(self) -> None:
+        """It is not needed: nothing happens if it has ended."""
+        self._process.kill()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def begin(argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[Program]:
+    """A program to be finished within the block, at whose end it is killed; Ctrl-C does not reach it.
+
+    Raises CommandMissing.
+    """
+    log.debug("begin %s", shlex.join(argv))
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
             text=True,
             errors="replace",
-            timeout=timeout,
+            start_new_session=True,
             cwd=cwd,
             env=environment(env),
-            check=False,
         )
     except FileNotFoundError as error:
         raise CommandMissing(argv[0]) from error
-    except subprocess.TimeoutExpired as error:
-        raise InfrastructureError(f"{argv[0]} did not end within {timeout:.0f} s", details=shlex.join(argv)) from error
-    if done.returncode != 0:
-        raise CommandFailed(argv, done.returncode, done.stdout + done.stderr)
-    return done.stdout
+    with process:
+        program = Program(argv, process)
+        try:
+            yield program
+        finally:
+            program.dismiss()
 
 
 def exit_code(

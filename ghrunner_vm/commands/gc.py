@@ -7,6 +7,7 @@ from ghrunner_vm.commands.options import PATH, github_options
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import InfrastructureError, PermanentError, UsageError
 from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.github.connect import github_client
 from ghrunner_vm.lifecycle.gc import Collected
 
 
@@ -27,7 +28,7 @@ def gc(as_json: bool, **flags: object) -> None:
     settings = config.load(flags)
     console = Console(settings.log_format)
     try:
-        client = app.github_client(settings, console.warn)
+        client = github_client(settings, console.warn)
     except (UsageError, PermanentError) as error:
         console.warn(f"registrations are left alone: {error.brief}")
         _finish(console, list(app.collect_garbage(settings, None)), as_json)

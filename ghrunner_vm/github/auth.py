@@ -1,24 +1,22 @@
 """Who we are to GitHub: an App's installation, or a token."""
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from typing import Protocol
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import SecretStr
 
+from ghrunner_vm import process
 from ghrunner_vm.errors import GhvmError, PermanentError, UsageError
 from ghrunner_vm.github.faults import PERMISSIONS, refused
 from ghrunner_vm.github.models import Installation, InstallationToken
 from ghrunner_vm.github.scope import Kind, Scope
+from ghrunner_vm.github.signing import sign, signer
 from ghrunner_vm.github.transport import Answer, Transport
 
 _REFRESH_SECONDS = 5 * 60
 _DRIFT_SECONDS = 30
-_JWT_PAST, _JWT_AHEAD = 60, 8 * 60
-"""GitHub allows ten minutes ahead of its own clock; a minute in the past forgives a fast clock here."""
 _FAREWELL_SECONDS = 1.0
 
 
@@ -70,15 +68,19 @@ class AppAuth:
     One object serves one GitHub client, from any number of threads.
     """
 
-    def __init__(self, client_id: str, private_key_pem: bytes) -> None:
-        """`client_id` may be the App's number as text. Raises PermanentError for a key that is no RSA key."""
+    def __init__(self, client_id: str, private_key_pem: bytes, ready: process.Program | None = None) -> None:
+        """`client_id` may be the App's number as text; `ready` is a signer for the first token."""
         self._client_id = client_id
-        self._key = _load_key(private_key_pem)
+        self._key = SecretStr(private_key_pem.decode("ascii", errors="replace"))
+        self._ready = ready
         self._lock = threading.Lock()
         self._issued: _Issued | None = None
 
     def bearer(self, transport: Transport, scope: Scope) -> SecretStr:
-        """The installation token, renewed when less than five minutes of its hour are left."""
+        """The installation token, renewed when less than five minutes of its hour are left.
+
+        Raises PermanentError for a private key that is no RSA key, too.
+        """
         with self._lock:
             if self._issued is None or self._issued.expires_at - transport.clock.wall() < _REFRESH_SECONDS:
                 self._issued = self._issue(transport, scope)
@@ -110,19 +112,20 @@ class AppAuth:
     def _issue(self, transport: Transport, scope: Scope) -> _Issued:
         """`GET …/installation`, then `POST /app/installations/{id}/access_tokens`."""
         permission = _permission(scope)
-        installation = self._installation(transport, scope, permission)
+        token = self._signed(transport.clock.wall())
+        installation = self._installation(transport, scope, permission, token)
         body: dict[str, object] = {"permissions": {permission: "write"}}
         if scope.kind is Kind.REPO:
             body["repositories"] = [scope.name.partition("/")[2]]
         path = f"/app/installations/{installation.id}/access_tokens"
-        answer = transport.send("POST", path, bearer=self._jwt(transport), body=body)
+        answer = transport.send("POST", path, bearer=token, body=body)
         if answer.status != 201:
             raise self._refused(answer, transport, scope, "get an installation token")
         issued = answer.parse(InstallationToken)
         return _Issued(issued.token, issued.expires_at.timestamp())
 
-    def _installation(self, transport: Transport, scope: Scope, permission: str) -> Installation:
-        answer = transport.send("GET", f"{scope.path}/installation", bearer=self._jwt(transport))
+    def _installation(self, transport: Transport, scope: Scope, permission: str, token: SecretStr) -> Installation:
+        answer = transport.send("GET", f"{scope.path}/installation", bearer=token)
         if answer.status == 404 and "integration not found" in answer.message.lower():
             resolution = "Give the Client ID that stands on the App's page in the settings."
             raise PermanentError(
@@ -145,10 +148,10 @@ class AppAuth:
             raise PermanentError(f"the App may not manage the runners of {scope}", resolution=resolution)
         return installation
 
-    def _jwt(self, transport: Transport) -> SecretStr:
-        now = int(transport.clock.wall())
-        claims = {"iat": now - _JWT_PAST, "exp": now + _JWT_AHEAD, "iss": self._client_id}
-        return SecretStr(jwt.encode(claims, self._key, algorithm="RS256"))
+    def _signed(self, now: float) -> SecretStr:
+        ready, self._ready = self._ready, None
+        with signer() if ready is None else contextlib.nullcontext(ready) as program:
+            return SecretStr(sign(program, self._client_id, self._key.get_secret_value(), now))
 
     def _refused(self, answer: Answer, transport: Transport, scope: Scope, doing: str) -> GhvmError:
         if answer.status != 401:
@@ -176,14 +179,3 @@ def _permission(scope: Scope) -> str:
         resolution = "Set GHVM_GITHUB_TOKEN to a classic token with manage_runners:enterprise."
         raise PermanentError("GitHub lets no App manage an enterprise's runners", resolution=resolution)
     return PERMISSIONS[scope.kind]
-
-
-def _load_key(pem: bytes) -> RSAPrivateKey:
-    try:
-        key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, RSAPrivateKey):
-        resolution = "Give the .pem file that GitHub made for the App, unchanged."
-        raise PermanentError("the App's private key is not a plain RSA key in PEM form", resolution=resolution)
-    return key

@@ -11,6 +11,7 @@ from ghrunner_vm import app, config
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import ExitCode
+from ghrunner_vm.github.connect import github_client
 from ghrunner_vm.lifecycle import session
 from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.simulator.faults import Rule
@@ -95,7 +96,8 @@ def test_a_ghost_is_powered_off(troubled: Lab, monkeypatch: pytest.MonkeyPatch) 
     plan = app.plan(settings, described)
     plan = replace(plan, policy=replace(plan.policy, vanished=0.5))
     console = Console()
-    with app.means(settings, described, console.progress, console.warn) as means:
+    github = github_client(settings, console.warn)
+    with app.means(settings, described, github, console.progress, console.warn) as means:
         ended = asyncio.run(session.run(plan, means, lambda *_, **__: None))
     assert ended.outcome is Outcome.VANISHED
     assert (ended.outcome.words, ended.outcome.exit_code) == (PAGE["ghost"].says, PAGE["ghost"].exit_code)

@@ -11,6 +11,7 @@ from ghrunner_vm import app, config, process, runs
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Advance, Meter
 from ghrunner_vm.errors import UsageError
+from ghrunner_vm.github.connect import github_client
 from ghrunner_vm.runs import ProcessRecord, RunnerRecord, RunRecord
 from ghrunner_vm.spec import Spec
 from tests.unit.github_on_loopback import SCOPE, github_on_loopback
@@ -82,14 +83,14 @@ def test_root_hands_out_user_ids_from_one_place(
 
 def test_a_client_needs_a_scope_and_credentials() -> None:
     with pytest.raises(UsageError, match="no organization"):
-        app.github_client(settings(), silent)
+        github_client(settings(), silent)
     with pytest.raises(UsageError, match="no credentials"):
-        app.github_client(settings(github_org="demo-org"), silent)
+        github_client(settings(github_org="demo-org"), silent)
 
 
 def test_a_token_is_enough() -> None:
     given = config.load({"github_org": "demo-org"}, environ={"GHVM_GITHUB_TOKEN": "secret-token"}, files=[])
-    client = app.github_client(given, silent)
+    client = github_client(given, silent)
     assert (str(client.scope), client.api_url) == (SCOPE, "https://api.github.com")
 
 

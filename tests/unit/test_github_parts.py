@@ -1,19 +1,24 @@
 """The parts of the GitHub client that need no server: scopes, names, limits, keys."""
 
+import signal
 from pathlib import Path
 
+import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ghrunner_vm import config, process
 from ghrunner_vm.config import Settings
 from ghrunner_vm.errors import PermanentError, UsageError
-from ghrunner_vm.github.auth import AppAuth, TokenAuth
+from ghrunner_vm.github.auth import TokenAuth
+from ghrunner_vm.github.connect import github_client
 from ghrunner_vm.github.key import read_private_key
 from ghrunner_vm.github.limits import Budget, budget, wait_seconds
 from ghrunner_vm.github.scope import Scope, runner_name
+from ghrunner_vm.github.signing import sign, signer
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n"
 NOW = 1_000_000.0
@@ -99,8 +104,31 @@ def test_a_token_that_none_is(token: str) -> None:
 def test_a_key_that_is_no_rsa_key() -> None:
     curve = ec.generate_private_key(ec.SECP256R1())
     for pem in (PEM.encode(), b"", curve.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())):
-        with pytest.raises(PermanentError, match="not a plain RSA key"):
-            AppAuth("Iv1", pem)
+        with signer() as program, pytest.raises(PermanentError, match="not a plain RSA key"):
+            sign(program, "Iv1", pem.decode(), NOW)
+
+
+def test_what_a_signer_signs() -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
+    with signer() as program:
+        token = sign(program, "Iv1", pem, NOW + 0.7)
+    claims = jwt.decode(token, key.public_key(), algorithms=["RS256"], options={"verify_exp": False})
+    assert claims == {"iss": "Iv1", "iat": NOW - 60, "exp": NOW + 480}
+
+
+def test_a_signer_that_nobody_needs_ends() -> None:
+    with_token = config.load({"github_org": "acme"}, environ={"GHVM_GITHUB_TOKEN": "secret"}, files=[])
+    with signer() as program:
+        github_client(with_token, lambda _: None, program)
+        with pytest.raises(process.CommandFailed) as caught:
+            program.finish(timeout=10)
+    assert caught.value.code == -signal.SIGKILL
+
+
+def test_a_signer_goes_when_nobody_asks_it() -> None:
+    with signer() as program:
+        assert program.finish(timeout=10) == ""  # its input ends when we die
 
 
 def settings_with_key(directory: Path, mode: int, text: str = PEM) -> Settings:
