@@ -19,14 +19,21 @@ NARRATION = "narration"
 """The name of the thread that narrates: see Console.from_a_thread."""
 
 # Module and attribute of each command with its line in the help, so that the help imports none of them.
-_COMMANDS = {
-    "run": ("run", "run", "Run one job in one virtual machine."),
-    "gc": ("gc", "gc", "Remove what dead runs left."),
-    "images": ("images", "images", "Fetch images."),
-    "serve-images": ("serve_images", "serve_images", "Serve a directory of images."),
-    "sim": ("sim", "sim", "A GitHub to try things with, on loopback."),
-    "demo": ("demo", "demo", "Show the main job on this host, without KVM and without GitHub."),
+_SECTIONS = {
+    "Runs": {
+        "run": ("run", "run", "Run one job in one virtual machine."),
+        "gc": ("gc", "gc", "Remove what dead runs left."),
+    },
+    "Images": {
+        "images": ("images", "images", "Fetch images."),
+        "serve-images": ("serve_images", "serve_images", "Serve a directory of images."),
+    },
+    "Try it": {
+        "demo": ("demo", "demo", "Show the main job on this host, without KVM and without GitHub."),
+        "sim": ("sim", "sim", "A GitHub to try things with, on loopback."),
+    },
 }
+_COMMANDS = {name: command for section in _SECTIONS.values() for name, command in section.items()}
 
 
 class _LazyGroup(click.Group):
@@ -43,8 +50,9 @@ class _LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 click's interface
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, _, line) in _COMMANDS.items()])
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, line) for name, (_, _, line) in commands.items()])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,7 +7,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from ghrunner_vm.errors import GhvmError
@@ -101,6 +101,16 @@ class Console:
     def result(self, text: str) -> None:
         """Print a result on stdout."""
         self._out.print((printable(text), ""))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print rows as a table on stdout, nothing at all if there are none. No cell is ever cut off."""
+        cells = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+        if not cells:
+            return
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for number, row in enumerate([columns, *cells]):
+            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            self._out.print((line, "" if number else "bold"))
 
     def result_json(self, value: object) -> None:
         """Print a result on stdout as one JSON document."""

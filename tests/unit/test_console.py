@@ -155,3 +155,18 @@ def test_what_was_told_from_a_thread_is_there_at_the_end(capsys: Capture) -> Non
         for number in range(10):
             console.say("step", number=number)
     assert [json.loads(line)["number"] for line in capsys.readouterr().err.splitlines()] == list(range(10))
+
+
+def test_a_table_is_aligned_and_whole(capsys: Capture) -> None:
+    Console().table(["RUN", "IMAGE"], [["a", "ubuntu\x1b[2J"], ["a-long-name", "x" * 60], ["b", ""]])
+    assert capsys.readouterr().out.splitlines() == [
+        "RUN          IMAGE",
+        "a            ubuntu\ufffd[2J",
+        f"a-long-name  {'x' * 60}",
+        "b",
+    ]
+
+
+def test_a_table_without_rows_is_nothing(capsys: Capture) -> None:
+    Console().table(["RUN"], [])
+    assert capsys.readouterr().out == ""
