@@ -11,6 +11,7 @@ from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Bar, Meter
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.history import History
 from ghrunner_vm.images.errors import CacheNotWritable, ImageServerUnreachable
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.prune import prune
@@ -21,7 +22,7 @@ from ghrunner_vm.images.watch import newer
 from ghrunner_vm.lifecycle.gc import Collected, collect, sweep
 from ghrunner_vm.lifecycle.plan import Means, Plan
 from ghrunner_vm.lifecycle.state import Policy
-from ghrunner_vm.runs import RunnerRecord
+from ghrunner_vm.record import RunnerRecord
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.vm.base import Accelerator, Engine
 from ghrunner_vm.vm.jail import Identity
@@ -37,6 +38,12 @@ Warn = Callable[[str], None]
 def runs_directory(settings: Settings) -> Path:
     """Where run directories are."""
     return config.state_directory(settings) / "runs"
+
+
+def history(settings: Settings) -> History:
+    """The black boxes of finished runs."""
+    directory = config.state_directory(settings) / "history"
+    return History(directory, settings.history_runs, settings.history_size)
 
 
 def plan(settings: Settings, described: Spec) -> Plan:
@@ -59,6 +66,7 @@ def plan(settings: Settings, described: Spec) -> Plan:
             shutdown_after_job=not settings.no_shutdown_after_job,
         ),
         runs=state / "runs",
+        history=history(settings),
         sockets=config.runtime_directory(settings),
         # One directory for the whole host, whatever the state directory: two machines never share a user id.
         identities=(Path("/var/lib/ghvm") if os.geteuid() == 0 else state) / "uids",
@@ -124,7 +132,8 @@ def collect_garbage(settings: Settings, github: GitHub | None) -> Iterator[Colle
         return github if ours else None
 
     sweep(config.state_directory(settings))
-    return collect(runs_directory(settings), config.runtime_directory(settings), client)
+    sockets = config.runtime_directory(settings)
+    return collect(runs_directory(settings), sockets, client, bury=history(settings).keep)
 
 
 class CachedImages:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.suggest import did_you_mean, first_fault
+from ghrunner_vm.units import SIZE_FORMS, parse_size
 from ghrunner_vm.urls import api_url, server_url
 
 APP = "ghvm"
@@ -47,6 +48,14 @@ def _expand(value: object) -> object:
     if not value or not value.isprintable() or value.startswith("-----BEGIN"):
         raise ValueError("must be a path")
     return Path(value).expanduser()
+
+
+def _size(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be a size")  # noqa: TRY004 pydantic turns ValueError into a fault
+    return parse_size(value)
 
 
 Whole = Annotated[int, BeforeValidator(_no_bool)]
@@ -92,6 +101,8 @@ class Settings(BaseModel):
     name: RunnerPrefix | None = Field(None, description=RUNNER_PREFIX_FORMS)
     log_format: Literal["text", "json"] = Field("text", description="text or json")
     state_dir: AnyPath | None = Field(None, description="a directory")
+    history_runs: Whole = Field(50, ge=0, le=10_000, description="finished runs to keep the records of; 0: none")
+    history_size: Annotated[int, BeforeValidator(_size)] = Field(200 << 20, description=f"their room: {SIZE_FORMS}")
     vm_uid_base: Whole = Field(1_900_000_000, ge=100_000, le=4_000_000_000, description="a user id above 100000")
     vm_uid_count: Whole = Field(4096, ge=1, le=1_000_000, description="1 to 1000000")
     drain_seconds: Whole = Field(600, ge=0, le=432_000, description="seconds, 0 to 432000 (5 days)")

@@ -6,6 +6,11 @@ from types import TracebackType
 from typing import Self
 
 
+def old(name: str) -> str:
+    """The name of the file beside a ring's that has what came before."""
+    return f"{name}.old"
+
+
 class Ring:
     """Keeps between `limit` and twice `limit` bytes in `path` and `path.old`; the rest is dropped from the front."""
 
@@ -33,7 +38,7 @@ class Ring:
         self._size += os.write(self._descriptor, data[-self._limit :])
 
     def _turn(self) -> None:
-        self._path.replace(self._path.with_name(self._path.name + ".old"))
+        self._path.replace(self._path.with_name(old(self._path.name)))
         full, self._descriptor = self._descriptor, self._open()
         os.close(full)
         self._size = 0
@@ -46,7 +51,7 @@ class Ring:
 def tail(path: Path, limit: int) -> bytes:
     """The last `limit` bytes of a ring."""
     content = b""
-    for part in (path, path.with_name(path.name + ".old")):
+    for part in (path, path.with_name(old(path.name))):
         if len(content) < limit and part.exists():
             content = _end(part, limit - len(content)) + content
     return content

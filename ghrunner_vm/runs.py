@@ -3,6 +3,8 @@
     RUNS/{id}/run.json       the record, replaced as a whole
     RUNS/{id}/lock           held as long as the run lives, by the supervisor and by the VMM
     RUNS/{id}/console.log    the guest's console, a ring
+    RUNS/{id}/runner.log     what the runner says, a ring
+    RUNS/{id}/qemu.log       what the VMM says, a ring
     RUNS/{id}/events.jsonl   what happened when
     RUNS/{id}/overlay.qcow2  the guest's disk
 
@@ -17,82 +19,29 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from ghrunner_vm import process
 from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import InfrastructureError, PermanentError
 from ghrunner_vm.files import Locked, lock, write_atomically
+from ghrunner_vm.record import RECORD, RunRecord, encode_record
+from ghrunner_vm.ring import old
 
-RECORD = "run.json"
 LOCK = "lock"
 CONSOLE = "console.log"
 EVENTS = "events.jsonl"
+RUNNER = "runner.log"
+VMM = "qemu.log"
+DISK = "overlay.qcow2"
+_RINGS = (CONSOLE, RUNNER, VMM)
+BLACK_BOX = frozenset((RECORD, EVENTS, *_RINGS, *map(old, _RINGS)))
+"""What tells of a run after its end."""
 NEWBORN = ".new-"
 """Begins the name of a directory that has no record: a run's before it is renamed, or a scratch directory."""
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}[a-z0-9]")
 _EVENTS_LIMIT = 4 << 20
-_RECORD_LIMIT = 1 << 20
-_PID_LIMIT = 1 << 22  # PID_MAX_LIMIT in Linux
 _ATTEMPTS = 100
-
-
-class _Own(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, alias_generator=lambda name: name.replace("_", "-")
-    )
-
-    @classmethod
-    def of(cls, **values: object) -> Self:
-        """From Python names instead of the file's."""
-        return cls.model_validate({name.replace("_", "-"): value for name, value in values.items()})
-
-
-class ProcessRecord(_Own):
-    """A process, named for good by its id, its start in clock ticks and the boot."""
-
-    pid: int = Field(gt=1, le=_PID_LIMIT)
-    started: int = Field(ge=0)
-
-    def alive(self) -> bool:
-        """Whether that very process still runs, provided that the host has not been booted since."""
-        return process.start_time(self.pid) == self.started
-
-
-class RunnerRecord(_Own):
-    """The registration. It is written before GitHub is asked, so `id` is unknown at first."""
-
-    name: str = Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z")
-    api_url: str
-    scope: str
-    asked: float
-    """Seconds since 1970 at which GitHub was asked."""
-    id: int | None = None
-    state: Literal["asked", "registered", "released"] = "asked"
-
-
-class RunRecord(_Own):
-    """What everybody may know of a run."""
-
-    schema_version: Literal[1] = 1
-    id: str
-    boot_id: str
-    supervisor: ProcessRecord
-    vmm: ProcessRecord | None = None
-    runner: RunnerRecord | None = None
-    label: str
-    image: str
-    commit: str | None = None
-    phase: str = "preparing"
-    since: float
-    """Seconds since 1970 at which the phase began."""
-    created: float
-    outcome: str | None = None
-    ssh_port: int | None = None
 
 
 class RunDirectory:
@@ -107,10 +56,12 @@ class RunDirectory:
 
     def update(self, **changes: object) -> None:
         """Replace fields of the record."""
-        if "phase" in changes and changes["phase"] != self.record.phase:
-            changes["since"] = self._clock.wall()
+        phase = changes.get("phase", self.record.phase)
+        if phase != self.record.phase:
+            changes["since"] = now = self._clock.wall()
+            changes["phases"] = {**self.record.phases, str(phase): self.record.phases.get(str(phase), now)}
         self.record = self.record.model_copy(update=changes)
-        write_atomically(self.path / RECORD, encode(self.record))
+        write_atomically(self.path / RECORD, encode_record(self.record))
 
     def log(self, event: str, **fields: object) -> None:
         """Add a line to the run's events; neither a guest nor a full disk does harm here."""
@@ -128,14 +79,16 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
-def create(runs: Path, record: RunRecord, clock: Clock = SYSTEM) -> Iterator[RunDirectory]:
-    """A new run directory, locked. It is deleted at the end, unless GitHub may still hold its registration.
+def create(
+    runs: Path, record: RunRecord, clock: Clock = SYSTEM, *, bury: Callable[[Path], None] | None = None
+) -> Iterator[RunDirectory]:
+    """A new run directory, locked. It is deleted at the end, or whatever else `bury` does with it.
 
-    A crash leaves the directory, unlocked: `ghvm gc` takes it from there.
+    If GitHub may still hold its registration it stays. So it does after a crash: `ghvm gc` takes it from there.
     """
     newborn = runs / f"{NEWBORN}{record.id}"
     with _locked(newborn) as descriptor:
-        write_atomically(newborn / RECORD, encode(record))
+        write_atomically(newborn / RECORD, encode_record(record))
         path = runs / record.id
         newborn.rename(path)
         run = RunDirectory(path, descriptor, record, clock)
@@ -144,7 +97,10 @@ def create(runs: Path, record: RunRecord, clock: Clock = SYSTEM) -> Iterator[Run
         finally:
             # What cannot be deleted is left to gc, which may have taken over already once the lock file is gone.
             with contextlib.suppress(OSError):
-                remove(path, keep_record=not run.settled)
+                clear(path)
+                write_atomically(path / RECORD, encode_record(run.record))  # there may have been no room before
+                if run.settled:
+                    (bury or remove)(path)
 
 
 @contextlib.contextmanager
@@ -206,20 +162,23 @@ def _unsafe(runs: Path, why: str) -> PermanentError:
     )
 
 
-def remove(path: Path, *, keep_record: bool = False) -> None:
-    """Delete a run directory whose lock we hold; with `keep_record` only what takes room. Links are not followed.
+def remove(path: Path) -> None:
+    """Delete a run directory whose lock we hold. Links are not followed.
 
     Raises OSError with ENOTEMPTY if somebody else has taken the directory up once its lock was gone.
     """
-    kept = (RECORD, EVENTS, LOCK) if keep_record else (LOCK,)
-    for entry in [entry for entry in path.iterdir() if entry.name not in kept]:
+    clear(path, keep=())
+    (path / LOCK).unlink(missing_ok=True)
+    path.rmdir()
+
+
+def clear(path: Path, *, keep: Collection[str] = BLACK_BOX) -> None:
+    """Delete all in a run directory but its lock and what is named in `keep`."""
+    for entry in [entry for entry in path.iterdir() if entry.name not in (LOCK, *keep)]:
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    if not keep_record:
-        (path / LOCK).unlink(missing_ok=True)
-        path.rmdir()
 
 
 def new_id(label: str) -> str:
@@ -228,41 +187,12 @@ def new_id(label: str) -> str:
     return f"{stem}-{secrets.token_hex(4)}"
 
 
-def encode(record: RunRecord) -> bytes:
-    """The record as it stands in the file."""
-    return record.model_dump_json(by_alias=True, indent=2).encode()
-
-
 def directories(runs: Path) -> list[Path]:
     """The directories that may be runs. Nothing in them is trusted: names are checked, links are left out."""
     if not runs.is_dir():
         return []
     entries = (Path(entry.path) for entry in os.scandir(runs) if entry.is_dir(follow_symlinks=False))
     return sorted(path for path in entries if _ID.fullmatch(path.name.removeprefix(NEWBORN)))
-
-
-def read(path: Path) -> RunRecord | None:
-    """The record in the directory of a run; None if missing, no plain file, another user's, too large or no record.
-
-    A record of another run, or of a registration under another name than the run's, is none.
-    """
-    try:
-        descriptor = os.open(path / RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > _RECORD_LIMIT:
-            return None
-        content = os.read(descriptor, _RECORD_LIMIT)
-    finally:
-        os.close(descriptor)
-    try:
-        record = RunRecord.model_validate_json(content)
-    except ValidationError:
-        return None
-    names = {record.id} if record.runner is None else {record.id, record.runner.name}
-    return record if names == {path.name} else None
 
 
 @contextlib.contextmanager

@@ -20,13 +20,14 @@ from ghrunner_vm.errors import GhvmError, PermanentError
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.lifecycle.orphans import end_orphans
 from ghrunner_vm.lifecycle.registration import release_recorded
-from ghrunner_vm.runs import RunnerRecord, RunRecord
+from ghrunner_vm.record import RECORD, RunnerRecord, RunRecord, read_record
 
 Fate = Literal["removed", "pending", "kept"]
 Client = Callable[[RunnerRecord], GitHub | None]
+Bury = Callable[[Path], None]
 
 _STAGED = re.compile(r"\.[a-z0-9_-]+\.json\.[0-9a-f]{8}")  # see files.write_atomically
-_UNREADABLE = f"this ghvm cannot read its {runs.RECORD}: delete the directory once GitHub has no runner of its name"
+_UNREADABLE = f"this ghvm cannot read its {RECORD}: delete the directory once GitHub has no runner of its name"
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,19 @@ class Collected:
     why: str = ""
 
 
-def collect(directory: Path, sockets: Path, github: Client, clock: Clock = SYSTEM) -> Iterator[Collected]:
+def collect(
+    directory: Path, sockets: Path, github: Client, clock: Clock = SYSTEM, *, bury: Bury = runs.remove
+) -> Iterator[Collected]:
     """Go through all runs and clear up after those whose supervisor is dead. Live runs are left alone, in silence.
 
-    `github` gives a client for a recorded registration, or None when its scope is not the one configured here.
+    `bury` takes away the directory of one that is cleared up. `github` gives a client for a recorded registration, or
+    None when its scope is not the one configured here.
     Raises PermanentError if others can write to the directory of runs.
     """
     try:
         with runs.home(directory) as home:
             for path in runs.directories(home):
-                collected = _directory(path, sockets, github, clock)
+                collected = _directory(path, sockets, github, clock, bury)
                 if collected is not None:
                     yield collected
     except FileNotFoundError:
@@ -64,11 +68,11 @@ def sweep(state: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _directory(path: Path, sockets: Path, github: Client, clock: Clock) -> Collected | None:
+def _directory(path: Path, sockets: Path, github: Client, clock: Clock, bury: Bury) -> Collected | None:
     try:
         if why := _foreign(path):
             return Collected(path.name, "kept", why)
-        return _run(path, sockets, github, clock)
+        return _run(path, sockets, github, clock, bury)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTEMPTY):
             return None  # its own run, or another gc, removes it as well
@@ -87,22 +91,25 @@ def _foreign(path: Path) -> str:
     return "it has no lock, so no run has made it" if content and runs.LOCK not in content else ""
 
 
-def _run(path: Path, sockets: Path, github: Client, clock: Clock) -> Collected | None:
+def _run(path: Path, sockets: Path, github: Client, clock: Clock, bury: Bury) -> Collected | None:
     end_orphans(path / runs.LOCK)
     with runs.adopt(path) as lock:
         if lock is None:
             return None
         collected = _verdict(path, github, clock.wall())
         (sockets / f"{path.name}.sock").unlink(missing_ok=True)
-        runs.remove(path, keep_record=collected.fate != "removed")
+        if collected.fate == "removed":
+            bury(path)
+        else:
+            runs.clear(path)
     return collected
 
 
 def _verdict(path: Path, github: Client, now: float) -> Collected:
     """What is to become of a dead run."""
-    record = runs.read(path)
+    record = read_record(path)
     if record is None:
-        unreadable = os.path.lexists(path / runs.RECORD) and not path.name.startswith(runs.NEWBORN)
+        unreadable = os.path.lexists(path / RECORD) and not path.name.startswith(runs.NEWBORN)
         return Collected(path.name, "kept", _UNREADABLE) if unreadable else Collected(path.name, "removed")
     why = _release(record, github, now)
     return Collected(path.name, "pending" if why else "removed", why)

@@ -9,6 +9,7 @@ from typing import Protocol
 from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import GhvmError
 from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.history import History
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
 from ghrunner_vm.lifecycle.outcome import Outcome
@@ -53,6 +54,7 @@ class Plan:
     spec: Spec
     policy: Policy
     runs: Path
+    history: History
     sockets: Path
     identities: Path
     uid_base: int

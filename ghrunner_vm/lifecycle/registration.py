@@ -12,7 +12,8 @@ from ghrunner_vm.github.limits import RateLimited
 from ghrunner_vm.github.models import JitConfig, Removal, Sight
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.events import Event
-from ghrunner_vm.runs import RunDirectory, RunnerRecord
+from ghrunner_vm.record import RunnerRecord
+from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.threads import in_daemon_thread
 
 RELEASE_SECONDS = 30.0

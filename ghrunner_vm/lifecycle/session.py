@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from ghrunner_vm import process, runs
-from ghrunner_vm.errors import PermanentError
+from ghrunner_vm.errors import GhvmError, PermanentError
 from ghrunner_vm.files import shared_lock
 from ghrunner_vm.github.models import Sight
 from ghrunner_vm.images.manifest import Manifest
@@ -18,6 +18,7 @@ from ghrunner_vm.lifecycle.contract import Contract
 from ghrunner_vm.lifecycle.control import Request, Stop, control_socket
 from ghrunner_vm.lifecycle.driver import Driver
 from ghrunner_vm.lifecycle.events import DrainReason, Event
+from ghrunner_vm.lifecycle.gauge import Gauge
 from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.lifecycle.plain import PlainImage
 from ghrunner_vm.lifecycle.plan import Ended, Means, Plan, Tell
@@ -26,8 +27,9 @@ from ghrunner_vm.lifecycle.sources import await_end, background, read_console, s
 from ghrunner_vm.lifecycle.state import Phase, State
 from ghrunner_vm.lifecycle.teller import Teller
 from ghrunner_vm.lifecycle.watcher import watch_image
+from ghrunner_vm.record import MachineRecord, ProcessRecord, RunRecord
 from ghrunner_vm.ring import Ring, tail
-from ghrunner_vm.runs import ProcessRecord, RunDirectory, RunRecord
+from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.threads import in_daemon_thread
 from ghrunner_vm.vm.base import Accelerator, DirectBoot, UserNetwork, VirtualMachine, VmDescription
@@ -49,6 +51,9 @@ async def run(plan: Plan, means: Means, tell: Tell) -> Ended:
         preparing.add_done_callback(session.prepared)
         try:
             state = await session.driver.run()
+        except GhvmError as error:
+            session.failed(error)
+            raise
         finally:
             preparing.cancel()
             await asyncio.wait({preparing})
@@ -72,7 +77,7 @@ class _Session:
         self._id = runs.new_id(plan.name or plan.spec.label)
         self._run: RunDirectory | None = None
         self._registration: Registration | None = None
-        self._teller = Teller(self._id, tell)
+        self._teller = Teller(self._id, tell, means.clock)
         self._abandoned = asyncio.Event()
         self._cancelled = False
         self.driver = Driver(plan.policy, self._observe)
@@ -108,7 +113,7 @@ class _Session:
     async def prepare(self) -> None:
         plan, means = self._plan, self._means
         run = self._run = self._teller.run = self._stack.enter_context(
-            runs.create(plan.runs, self._record(), means.clock)
+            runs.create(plan.runs, self._record(), means.clock, bury=plan.history.keep)
         )
         self._tell("run", f"run {run.record.id}", run=run.record.id)
         await self._stack.enter_async_context(control_socket(plan.sockets / f"{self._id}.sock", self._control))
@@ -181,7 +186,13 @@ class _Session:
     async def _launch(self, run: RunDirectory, identity: Identity, description: VmDescription) -> VirtualMachine:
         launch = self._means.engine(identity).launch(description, run.path)
         machine = await self._stack.enter_async_context(launch)
-        run.update(vmm=ProcessRecord.of(pid=machine.pid, started=machine.started))
+        built = MachineRecord.of(
+            accelerator=description.accelerator,
+            cores=description.cores,
+            ram=description.ram,
+            root_disk=self._plan.spec.root_disk,
+        )
+        run.update(vmm=ProcessRecord.of(pid=machine.pid, started=machine.started), machine=built)
         words = f"virtual machine launched ({description.accelerator}, cores: {description.cores})"
         self._tell("launched", words, accelerator=description.accelerator, pid=machine.pid)
         return machine
@@ -217,6 +228,8 @@ class _Session:
         fail, post = self.driver.fail, self.driver.post
         # The console outlives the supervision: what the guest prints last is what explains its end.
         console = self._stack.enter_context(Ring(run.path / runs.CONSOLE))
+        gauge = self._teller.gauge = Gauge(machine.pid, run.path / runs.DISK)
+        self._teller.runner_log = self._stack.enter_context(Ring(run.path / runs.RUNNER))
         silent = asyncio.Event()
         hands = contract.hands(machine)
 
@@ -230,6 +243,7 @@ class _Session:
             contract.attend(hands),
             await_end(machine, post, silent, self._console),
             watch_vmm(machine, post, self._teller.trouble),
+            gauge.watch(),
             watch_github(look, hands.wake, self._plan.poll_seconds, post, self._teller.trouble, self._requests_made),
             in_daemon_thread(self._collect, name="gc"),
         )
@@ -271,7 +285,12 @@ class _Session:
     def ended(self, outcome: Outcome, seconds: float) -> Ended:
         text = self._console().decode(errors="replace").replace("\r", "").strip()
         refusal = None if self._registration is None else self._registration.refusal
+        self._teller.ended(refusal, int(outcome.exit_code))
         return Ended(self._id, outcome, seconds, self._teller.job_result, self._teller.cause, text, refusal)
+
+    def failed(self, error: GhvmError) -> None:
+        """An error ended the run."""
+        self._teller.ended(error, int(error.exit_code))
 
     def _record(self) -> RunRecord:
         now = self._means.clock.wall()

@@ -1,13 +1,19 @@
 """What others are told of a run: a person or a script as it goes, and the run directory for whoever looks later."""
 
+import contextlib
+
+from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import GhvmError
 from ghrunner_vm.guest import messages as said
 from ghrunner_vm.guest.messages import GuestMessage
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.ending import JOB_RESULTS
 from ghrunner_vm.lifecycle.events import Event
+from ghrunner_vm.lifecycle.gauge import Gauge
 from ghrunner_vm.lifecycle.plan import Tell
 from ghrunner_vm.lifecycle.state import Phase, State
+from ghrunner_vm.record import FailureRecord
+from ghrunner_vm.ring import Ring
 from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.vm.base import EndReason
 
@@ -18,10 +24,13 @@ _LINE = 4096
 class Teller:
     """Tells of one run, and writes its events and its phase to `run` once there is one."""
 
-    def __init__(self, run_id: str, tell: Tell) -> None:
+    def __init__(self, run_id: str, tell: Tell, clock: Clock = SYSTEM) -> None:
         self._id = run_id
+        self._clock = clock
         self._tell = tell
         self.run: RunDirectory | None = None
+        self.gauge: Gauge | None = None
+        self.runner_log: Ring | None = None
         self.job_result: str | None = None
         """What the guest said of its job."""
         self.cause: str | None = None
@@ -36,7 +45,7 @@ class Teller:
         if isinstance(event, ev.Minted):
             self.registered()
         if after.phase is not before.phase or after.outcome is not before.outcome:
-            self._record_phase(self.run, after)
+            self._record(phase=after.phase.value, outcome=after.outcome.label if after.outcome else None)
         if after.phase is not before.phase and after.phase in _WORDS:
             self._tell(after.phase.value, _WORDS[after.phase].format(why=_why(event, after)))
         if after.drain is not None and before.drain is None and after.busy:
@@ -48,9 +57,12 @@ class Teller:
         """One message of the guest."""
         match message:
             case said.Log(text=text):
+                self._keep(text)
                 self._tell("guest-log", text if len(text) <= _LINE else f"{text[:_LINE]}…")
             case said.JobFinished(result=result):
                 self.job_result = self.job_result or result
+            case said.JobStarted(job=job):
+                self._record(job=self.run.record.job or job if self.run else None)
             case said.Refused(why=why):
                 self._tell("refused", f"the guest refused: {why}")
 
@@ -76,9 +88,24 @@ class Teller:
         """Somebody asked for the registration who must not have it."""
         self._tell("fetch-refused", f"a fetch of the registration was refused: {why}")
 
-    def _record_phase(self, run: RunDirectory, state: State) -> None:
+    def ended(self, error: GhvmError | None, exit_code: int) -> None:
+        """The run is over; `error` is what it failed of, if one of ours tells that."""
+        failure = None
+        if error is not None:
+            parts = {"brief": error.brief, "details": error.details, "resolution": error.resolution}
+            failure = FailureRecord.of(**parts, exit_code=exit_code)
+        self._record(ended=self._clock.wall(), cause=self.cause, job_result=self.job_result, failure=failure)
+
+    def _keep(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk: what the guest says is lost, its job is not
+            if self.runner_log is not None:
+                self.runner_log.write(f"{text}\n".encode(errors="replace"))
+
+    def _record(self, **changes: object) -> None:
+        if self.run is None:
+            return
         try:
-            run.update(phase=state.phase.value, outcome=state.outcome.label if state.outcome else None)
+            self.run.update(**changes, peaks=None if self.gauge is None else self.gauge.look())
         except OSError as error:  # what the record says of the phase is not worth a job
             self._tell("trouble", f"the run's record could not be written: {error.strerror}")
 

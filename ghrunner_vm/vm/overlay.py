@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from ghrunner_vm import process
+from ghrunner_vm import process, runs
 from ghrunner_vm.errors import PermanentError, UsageError
 from ghrunner_vm.units import format_size
 
@@ -51,7 +51,7 @@ def overlay(directory: Path, base: int, size: int) -> Iterator[int]:
             f"root-disk is {format_size(size)}, smaller than the image's disk of {format_size(smallest)}",
             resolution=f"Set root-disk in the spec to {-(-smallest >> 20)}M or more.",
         )
-    path = directory / "overlay.qcow2"
+    path = directory / runs.DISK
     process.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(size)], timeout=60)
     path.chmod(0o600)
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -16,7 +16,8 @@ from ghrunner_vm.github.scope import Scope
 from ghrunner_vm.github.transport import Timeouts, Unreachable
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.registration import Registration
-from ghrunner_vm.runs import ProcessRecord, RunDirectory, RunRecord
+from ghrunner_vm.record import ProcessRecord, RunRecord
+from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.simulator.server import Simulator
 from ghrunner_vm.simulator.trouble import CATALOGUE
 from tests.integration import test_run_github_troubles

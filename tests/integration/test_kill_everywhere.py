@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from ghrunner_vm import runs
 from ghrunner_vm.errors import ExitCode
 from ghrunner_vm.images.pull import pull
 from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore
+from ghrunner_vm.record import RECORD, encode_record, read_record
 from tests import guests
 from tests.harness import GhvmRun, wait_gone
 from tests.lab import Lab
@@ -123,11 +123,11 @@ def _collect(lab: Lab) -> None:
 
 def _let_time_pass(lab: Lab) -> None:
     for path in lab.runs:
-        record = runs.read(path)
+        record = read_record(path)
         assert record is not None
         assert record.runner is not None
         runner = record.runner.model_copy(update={"asked": record.runner.asked - _LONG_AGO})
-        (path / runs.RECORD).write_bytes(runs.encode(record.model_copy(update={"runner": runner})))
+        (path / RECORD).write_bytes(encode_record(record.model_copy(update={"runner": runner})))
 
 
 def _wait_machines_gone(lab: Lab) -> None:

@@ -12,7 +12,7 @@ from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Advance, Meter
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.github.connect import github_client
-from ghrunner_vm.runs import ProcessRecord, RunnerRecord, RunRecord
+from ghrunner_vm.record import RECORD, ProcessRecord, RunnerRecord, RunRecord, encode_record
 from ghrunner_vm.spec import Spec
 from tests.unit.github_on_loopback import SCOPE, github_on_loopback
 
@@ -114,7 +114,7 @@ def leave(directory: Path, run_id: str, runner: RunnerRecord) -> None:
     path = directory / run_id
     path.mkdir(parents=True, mode=0o700)
     (path / runs.LOCK).touch()
-    (path / runs.RECORD).write_bytes(runs.encode(RunRecord.of(id=run_id, since=1.0, created=1.0, **fields)))
+    (path / RECORD).write_bytes(encode_record(RunRecord.of(id=run_id, since=1.0, created=1.0, **fields)))
 
 
 def test_a_bar_appears_with_the_first_byte_and_moves_by_what_was_added() -> None:

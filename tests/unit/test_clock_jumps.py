@@ -7,7 +7,7 @@ from ghrunner_vm.github.auth import AppAuth
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.scope import Scope
 from ghrunner_vm.lifecycle.registration import release_recorded
-from ghrunner_vm.runs import RunnerRecord
+from ghrunner_vm.record import RunnerRecord
 from ghrunner_vm.simulator.server import Simulator
 from tests.unit.github_on_loopback import SCOPE
 

@@ -19,7 +19,7 @@ from ghrunner_vm.errors import InfrastructureError, PermanentError, UsageError
 from ghrunner_vm.files import lock
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.lifecycle.gc import Collected, collect, sweep
-from ghrunner_vm.runs import ProcessRecord, RunnerRecord, RunRecord
+from ghrunner_vm.record import RECORD, ProcessRecord, RunnerRecord, RunRecord, encode_record, read_record
 from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.server import Simulator
 from tests.unit.github_on_loopback import SCOPE, github_on_loopback
@@ -45,7 +45,7 @@ class Host:
         record = RunRecord.of(id=run_id, label="demo", image="ubuntu", since=1.0, created=1.0, **given)
         path = self.runs / run_id
         path.mkdir(parents=True, mode=0o700)
-        (path / runs.RECORD).write_bytes(runs.encode(record))
+        (path / RECORD).write_bytes(encode_record(record))
         (path / runs.LOCK).touch(0o600)
         (path / "overlay.qcow2").write_bytes(b"disk")
         (self.sockets / f"{run_id}.sock").touch()
@@ -157,7 +157,7 @@ def test_a_scratch_directory_of_a_dead_run_is_removed(host: Host) -> None:
 
 def test_half_a_removal_is_finished(host: Host) -> None:
     path = host.leave()
-    for entry in (runs.RECORD, "overlay.qcow2"):
+    for entry in (RECORD, "overlay.qcow2"):
         (path / entry).unlink()
     host.leave("demo-0002")
     for left in (host.runs / "demo-0002").iterdir():
@@ -258,7 +258,7 @@ def test_a_newborn_that_gc_takes_for_a_leftover_is_made_again(host: Host, monkey
     with runs.create(host.runs, record()) as run:
         assert [one.fate for one in visits] == ["removed"] * 3
         assert host.collect() == []
-        assert runs.read(run.path) == run.record
+        assert read_record(run.path) == run.record
     assert list(host.runs.iterdir()) == []
 
 
@@ -354,7 +354,7 @@ def test_a_directory_of_runs_that_is_replaced_meanwhile_is_still_the_one_that_wa
 
 def _record(**changes: object) -> bytes:
     good = RunRecord.of(id=ID, boot_id="", supervisor=DEAD, label="demo", image="ubuntu", since=1.0, created=1.0)
-    return json.dumps({**json.loads(runs.encode(good)), **changes}).encode()
+    return json.dumps({**json.loads(encode_record(good)), **changes}).encode()
 
 
 _ANOTHER = RunnerRecord.of(name="the-runner-of-somebody-else", api_url="", scope="", asked=0.0, id=1)
@@ -392,10 +392,10 @@ def test_a_record_that_is_none_is_kept_for_a_person_without_what_takes_room(
     precious = tmp_path / "precious"
     precious.write_text("kept")
     path = host.leave()
-    (path / runs.RECORD).unlink()
-    put(path / runs.RECORD, precious)
+    (path / RECORD).unlink()
+    put(path / RECORD, precious)
     kept(host, "cannot read its run.json")
-    assert sorted(entry.name for entry in path.iterdir()) == [runs.LOCK, runs.RECORD]
+    assert sorted(entry.name for entry in path.iterdir()) == [runs.LOCK, RECORD]
     assert precious.read_text() == "kept"
     assert list(host.sockets.iterdir()) == []
 
@@ -425,7 +425,7 @@ def test_a_pending_run_gives_up_directories_too(host: Host) -> None:
     path = host.leave(runner=RunnerRecord.of(name=ID, api_url="", scope="", asked=LONG_AGO))
     (path / "deep/er").mkdir(parents=True)
     assert [one.fate for one in host.collect()] == ["pending"]
-    assert everything(path) == [runs.LOCK, runs.RECORD]
+    assert everything(path) == [runs.LOCK, RECORD]
 
 
 def test_a_lock_that_is_another_runs_keeps_its_run(host: Host) -> None:
@@ -545,7 +545,7 @@ def test_a_registration_that_github_keeps_stays_on_record_until_it_goes(host: Ho
     path = host.leave(runner=registered(reached))
     simulator.faults.add(Rule(method="DELETE", status=422, count=1))
     assert host.collect() == [Collected(ID, "pending", "GitHub believes that its job still runs")]
-    assert sorted(entry.name for entry in path.iterdir()) == [runs.LOCK, runs.RECORD]
+    assert sorted(entry.name for entry in path.iterdir()) == [runs.LOCK, RECORD]
     assert len(simulator.state.runners()) == 1
     assert host.collect() == [Collected(ID, "removed")]
     assert simulator.state.runners() == []

@@ -17,8 +17,8 @@ from ghrunner_vm.guest.messages import LINE_LIMIT, GuestMessage, Log, Refused
 from ghrunner_vm.lifecycle.sources import from_guest, read_console
 from ghrunner_vm.lifecycle.state import State
 from ghrunner_vm.lifecycle.teller import Teller
+from ghrunner_vm.record import ProcessRecord, RunRecord
 from ghrunner_vm.ring import Ring, tail
-from ghrunner_vm.runs import ProcessRecord, RunRecord
 from tests.unit.test_sources import Machine
 
 SECONDS = 60

@@ -15,7 +15,8 @@ from ghrunner_vm.github.limits import RateLimited
 from ghrunner_vm.github.models import Presence
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.registration import Registration, released_at_end
-from ghrunner_vm.runs import ProcessRecord, RunDirectory, RunnerRecord, RunRecord
+from ghrunner_vm.record import ProcessRecord, RunnerRecord, RunRecord, read_record
+from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.server import Simulator
 from tests.integration.virtual_clock import VirtualTime
@@ -37,7 +38,7 @@ class Scene:
 
     def recorded(self) -> RunnerRecord | None:
         """What the file says, not what the process remembers."""
-        record = runs.read(self.run.path)
+        record = read_record(self.run.path)
         assert record is not None
         return record.runner
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ghrunner_vm import process, runs
 from ghrunner_vm.clock import Clock
 from ghrunner_vm.files import Locked, lock
-from ghrunner_vm.runs import RECORD, ProcessRecord, RunDirectory, RunnerRecord, RunRecord
+from ghrunner_vm.record import RECORD, ProcessRecord, RunnerRecord, RunRecord, encode_record, read_record
+from ghrunner_vm.runs import RunDirectory
 
 
 def record(run_id: str = "demo-0001", **fields: object) -> RunRecord:
@@ -39,7 +40,7 @@ def test_a_run_is_seen_with_its_lock_or_not_at_all(tmp_path: Path, monkeypatch: 
     def watched(self: Path, target: Path) -> Path:
         if self.name.startswith(runs.NEWBORN):
             assert [path.name for path in runs.directories(tmp_path)] == [f"{runs.NEWBORN}demo-0001"]
-            assert runs.read(self) is None, "a newborn is no run yet"
+            assert read_record(self) is None, "a newborn is no run yet"
             with runs.adopt(self) as held:
                 assert held is None, "it is locked before it has its name"
             seen.append(target.name)
@@ -56,7 +57,7 @@ def test_a_run_is_seen_with_its_lock_or_not_at_all(tmp_path: Path, monkeypatch: 
 def test_a_record_is_read_as_it_was_written(run: RunDirectory) -> None:
     vmm = ProcessRecord.of(pid=12345, started=678)
     run.update(runner=RUNNER, vmm=vmm, commit="abc", phase="idle", ssh_port=2222)
-    again = runs.read(run.path)
+    again = read_record(run.path)
     assert again == run.record
     assert again is not None
     assert (again.since, again.runner, again.vmm) == (7.0, RUNNER, vmm)
@@ -81,7 +82,7 @@ def test_a_registration_that_may_be_left_stays_on_record(tmp_path: Path) -> None
         run.update(runner=RUNNER)
         run.log("trouble")
     assert sorted(path.name for path in run.path.iterdir()) == ["events.jsonl", "lock", "run.json"]
-    kept = runs.read(run.path)
+    kept = read_record(run.path)
     assert kept is not None
     assert kept.runner == RUNNER
     with runs.adopt(run.path) as held:
@@ -110,20 +111,20 @@ def test_no_record_makes_read_raise(tmp_path_factory: pytest.TempPathFactory, co
     path = tmp_path_factory.getbasetemp() / "demo-0001"
     path.mkdir(exist_ok=True)
     (path / RECORD).write_bytes(content)
-    assert runs.read(path) is None
+    assert read_record(path) is None
 
 
 ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just({"pid": 10**30, "started": 0})
 
 
-@given(st.sampled_from(sorted(json.loads(runs.encode(record())))), ODD)
+@given(st.sampled_from(sorted(json.loads(encode_record(record())))), ODD)
 def test_a_record_with_any_odd_field_can_be_acted_on(
     tmp_path_factory: pytest.TempPathFactory, field: str, value: object
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "demo-0001"
     path.mkdir(exist_ok=True)
-    (path / RECORD).write_text(json.dumps({**json.loads(runs.encode(record())), field: value}))
-    found = runs.read(path)
+    (path / RECORD).write_text(json.dumps({**json.loads(encode_record(record())), field: value}))
+    found = read_record(path)
     if found is not None:
         assert found.id == "demo-0001"
         assert found.supervisor.alive()
@@ -137,57 +138,57 @@ def hostile(tmp_path: Path) -> Path:
 
 
 def test_the_record_alone_would_be_good(hostile: Path) -> None:
-    (hostile / RECORD).write_bytes(runs.encode(record()))
-    assert runs.read(hostile) == record()
+    (hostile / RECORD).write_bytes(encode_record(record()))
+    assert read_record(hostile) == record()
 
 
 @pytest.mark.parametrize("pid", [-1, 0, 1, 1 << 23, 10**30])
 def test_a_process_that_cannot_be(hostile: Path, pid: int) -> None:
-    text = runs.encode(record()).decode().replace(f'"pid": {os.getpid()}', f'"pid": {pid}')
+    text = encode_record(record()).decode().replace(f'"pid": {os.getpid()}', f'"pid": {pid}')
     (hostile / RECORD).write_text(text)
-    assert runs.read(hostile) is None
+    assert read_record(hostile) is None
 
 
 def test_a_record_of_another_run(hostile: Path) -> None:
-    (hostile / RECORD).write_bytes(runs.encode(record("demo-0002")))
-    assert runs.read(hostile) is None
+    (hostile / RECORD).write_bytes(encode_record(record("demo-0002")))
+    assert read_record(hostile) is None
 
 
 def test_a_link_to_a_record(hostile: Path, tmp_path: Path) -> None:
-    (tmp_path / "real").write_bytes(runs.encode(record()))
+    (tmp_path / "real").write_bytes(encode_record(record()))
     (hostile / RECORD).symlink_to(tmp_path / "real")
-    assert runs.read(hostile) is None
+    assert read_record(hostile) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_a_record_of_another_user(hostile: Path) -> None:
-    (hostile / RECORD).write_bytes(runs.encode(record()))
+    (hostile / RECORD).write_bytes(encode_record(record()))
     os.chown(hostile / RECORD, 12345, 12345)
-    assert runs.read(hostile) is None
+    assert read_record(hostile) is None
 
 
 def test_a_record_that_is_too_large(hostile: Path) -> None:
-    (hostile / RECORD).write_bytes(runs.encode(record()) + b" " * (1 << 20))
-    assert runs.read(hostile) is None
+    (hostile / RECORD).write_bytes(encode_record(record()) + b" " * (1 << 20))
+    assert read_record(hostile) is None
 
 
 def test_a_record_that_fills_the_memory(hostile: Path) -> None:
     with (hostile / RECORD).open("wb") as file:
         file.truncate(1 << 40)
-    assert runs.read(hostile) is None
+    assert read_record(hostile) is None
 
 
 def test_what_is_no_file_at_all(hostile: Path) -> None:
-    assert runs.read(hostile) is None
+    assert read_record(hostile) is None
     (hostile / RECORD).mkdir()
-    assert runs.read(hostile) is None
+    assert read_record(hostile) is None
     (hostile / RECORD).rmdir()
     os.mkfifo(hostile / RECORD)
-    assert runs.read(hostile) is None
+    assert read_record(hostile) is None
     (hostile / RECORD).unlink()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(hostile / RECORD))
-        assert runs.read(hostile) is None
+        assert read_record(hostile) is None
 
 
 def test_what_may_be_a_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qemu.qmp import QMPClient, QMPError, Runstate
 
-from ghrunner_vm import process
+from ghrunner_vm import process, runs
 from ghrunner_vm.ring import Ring, tail
 from ghrunner_vm.vm.base import EndReason, VirtualMachine, VmDescription, VmEnd
 from ghrunner_vm.vm.jail import Identity, confined
@@ -40,8 +40,8 @@ class QemuEngine:
 
     @contextlib.asynccontextmanager
     async def launch(self, description: VmDescription, directory: Path) -> AsyncIterator[VirtualMachine]:
-        """See Engine.launch. QEMU's own messages go to `qemu.log` in `directory`."""
-        log_file = directory / "qemu.log"
+        """See Engine.launch. QEMU's own messages go to a ring in `directory`."""
+        log_file = directory / runs.VMM
         async with contextlib.AsyncExitStack() as stack:
             qmp, agent, console, words = (stack.enter_context(_Pair()) for _ in range(4))
             sockets = Sockets(qmp.theirs.fileno(), agent.theirs.fileno(), console.theirs.fileno())
