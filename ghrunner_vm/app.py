@@ -19,6 +19,7 @@ from ghrunner_vm.images.pull import pull
 from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore, LeasedImage
 from ghrunner_vm.images.watch import newer
+from ghrunner_vm.ledger import Ledger
 from ghrunner_vm.lifecycle.gc import Collected, collect, sweep
 from ghrunner_vm.lifecycle.plan import Means, Plan
 from ghrunner_vm.lifecycle.state import Policy
@@ -44,6 +45,11 @@ def history(settings: Settings) -> History:
     """The black boxes of finished runs."""
     directory = config.state_directory(settings) / "history"
     return History(directory, settings.history_runs, settings.history_size)
+
+
+def ledger(settings: Settings) -> Ledger:
+    """All runs that one can ask about."""
+    return Ledger(runs_directory(settings), history(settings))
 
 
 def plan(settings: Settings, described: Spec) -> Plan:

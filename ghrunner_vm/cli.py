@@ -22,6 +22,11 @@ NARRATION = "narration"
 _SECTIONS = {
     "Runs": {
         "run": ("run", "run", "Run one job in one virtual machine."),
+        "ps": ("ps", "ps", "Show the runs of this host."),
+        "history": ("history", "history", "Show the runs that are over."),
+        "why": ("why", "why", "Say what became of a run, and what to do."),
+        "logs": ("logs", "logs", "Show what a run, its guest and its runner said."),
+        "stop": ("stop", "stop", "Stop runs, without losing a job."),
         "gc": ("gc", "gc", "Remove what dead runs left."),
     },
     "Images": {

@@ -104,13 +104,19 @@ class Console:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print rows as a table on stdout, nothing at all if there are none. No cell is ever cut off."""
-        cells = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
-        if not cells:
-            return
-        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-        for number, row in enumerate([columns, *cells]):
-            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for number, line in enumerate(_aligned(columns, rows)):
             self._out.print((line, "" if number else "bold"))
+
+    @contextlib.contextmanager
+    def redrawn(self, columns: Sequence[str]) -> Iterator[Callable[[Sequence[Sequence[str]], str], None]]:
+        """Yields a function that shows a table anew, or words in its place: on a terminal where the last one was."""
+        if self._out.is_terminal:
+            from ghrunner_vm.terminal import redrawn
+
+            with redrawn(self._out.rich) as show:
+                yield lambda rows, words: show("\n".join(_aligned(columns, rows)) or words)
+        else:
+            yield lambda rows, words: self.table(columns, rows) if rows else self.result(words)
 
     def result_json(self, value: object) -> None:
         """Print a result on stdout as one JSON document."""
@@ -140,6 +146,19 @@ class Console:
                 self.say(f"{label}: {tenths * 10} % of {format_size(total or 0)}", bytes=done)
 
         return advance
+
+    @contextlib.contextmanager
+    def waiting(self, words: str) -> Iterator[Callable[[str, bool], None]]:
+        """Tell what is waited for; yields a function that takes the words as they are by now, and whether they matter.
+
+        On a terminal a line is kept up to date; elsewhere only words that matter are told, one line each.
+        """
+        if self.interactive:
+            with self._err.rich.status(printable(words)) as status:
+                yield lambda now, _matters: status.update(printable(now))
+        else:
+            self.say(words)
+            yield lambda now, matters: self.say(now) if matters else None
 
     @contextlib.contextmanager
     def from_a_thread(self) -> Iterator[None]:
@@ -182,6 +201,17 @@ class Console:
                 sys.stderr.flush()
             else:
                 self._err.print((printable(message), style))
+
+
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    cells = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+    if not cells:
+        return []
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (columns, *cells)
+    ]
 
 
 def _discard(backlog: Backlog) -> None:

@@ -71,8 +71,9 @@ class Peaks(_Own):
 
 
 class FailureRecord(_Own):
-    """An error in its three parts, and the exit code it led to."""
+    """An error in its three parts, its class, and the exit code it led to."""
 
+    kind: str
     brief: str
     details: str | None = None
     resolution: str | None = None

@@ -10,6 +10,8 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 PATH = click.Path(path_type=Path)
 
+state_option = click.option("--state-dir", metavar="DIR", type=PATH, help="Where runs are recorded.")
+
 _GITHUB = (
     click.option("--github-client-id", metavar="ID", help="Client ID of the GitHub App."),
     click.option("--github-private-key", metavar="PATH", type=PATH, help="Private key of the GitHub App, a PEM file."),

@@ -28,10 +28,10 @@ class Status(_Request):
 
 
 class Stop(_Request):
-    """`{"do": "stop"}` drains; with `"now": true` it ends the run whatever runs."""
+    """`{"do": "stop"}` drains; `"how": "now"` powers off whatever runs; `"force"` does not even wait for that."""
 
     do: Literal["stop"]
-    now: bool = False
+    how: Literal["drain", "now", "force"] = "drain"
 
 
 Request = Status | Stop

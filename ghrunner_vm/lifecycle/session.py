@@ -96,9 +96,19 @@ class _Session:
             self._abandoned.set()
         self.driver.post(ev.Interrupt())
 
+    def _stop(self, request: Stop) -> None:
+        match request.how:
+            case "drain":
+                self.driver.post(ev.Drain(DrainReason.STOPPED))
+            case "now":
+                self.driver.post(ev.Interrupt())
+            case "force":
+                self.driver.post(ev.Interrupt())
+                self.driver.post(ev.Interrupt())
+
     def _control(self, request: Request) -> Mapping[str, object]:
         if isinstance(request, Stop):
-            self.driver.post(ev.Interrupt() if request.now else ev.Drain(DrainReason.STOPPED))
+            self._stop(request)
             return {"ok": True}
         assert self._run is not None  # noqa: S101 the socket comes after the directory
         return self._run.record.model_dump(by_alias=True)

@@ -93,7 +93,7 @@ class Teller:
         failure = None
         if error is not None:
             parts = {"brief": error.brief, "details": error.details, "resolution": error.resolution}
-            failure = FailureRecord.of(**parts, exit_code=exit_code)
+            failure = FailureRecord.of(kind=type(error).__name__, **parts, exit_code=exit_code)
         self._record(ended=self._clock.wall(), cause=self.cause, job_result=self.job_result, failure=failure)
 
     def _keep(self, text: str) -> None:

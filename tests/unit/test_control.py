@@ -59,13 +59,13 @@ def path(tmp_path: Path) -> Path:
 
 def test_requests_and_answers(path: Path) -> None:
     run = Run()
-    answers = ask(path, run, b'{"do":"status"}', b'{"do":"stop"}', b'{"do":"stop","now":true}')
+    answers = ask(path, run, b'{"do":"status"}', b'{"do":"stop"}', b'{"do":"stop","how":"now"}')
     assert answers == [{"ok": 1}, {"ok": 2}, {"ok": 3}]
-    assert run.asked == [Status(do="status"), Stop(do="stop"), Stop(do="stop", now=True)]
+    assert run.asked == [Status(do="status"), Stop(do="stop"), Stop(do="stop", how="now")]
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"stop", b"{}", b"[]", b'{"do":"assign"}', b'{"do":"stop","now":1}', b'{"do":"stop","x":1}', b"\xff"]
+    "line", [b"", b"stop", b"{}", b"[]", b'{"do":"assign"}', b'{"do":"stop","how":1}', b'{"do":"stop","x":1}', b"\xff"]
 )
 def test_what_is_no_request_is_refused_and_the_talk_goes_on(path: Path, line: bytes) -> None:
     run = Run()

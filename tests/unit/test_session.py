@@ -72,7 +72,7 @@ def test_a_second_stop_now_leaves_github_to_gc(scene: Scene, times: int, abandon
     async def stop() -> None:
         session.driver.launched(WrittenHands(session.driver))
         for _ in range(times):
-            session._control(Stop(do="stop", now=True))
+            session._control(Stop(do="stop", how="now"))
         await session.driver.run()
 
     asyncio.run(stop())

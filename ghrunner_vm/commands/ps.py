@@ -1,0 +1,109 @@
+"""`ghvm ps`: the runs of this host."""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from ghrunner_vm import app, config
+from ghrunner_vm.clock import SYSTEM
+from ghrunner_vm.commands.options import state_option
+from ghrunner_vm.console import Console
+from ghrunner_vm.ledger import Ledger
+from ghrunner_vm.lifecycle.status import Status, look
+from ghrunner_vm.units import format_seconds, format_size
+
+_COLUMNS = ("RUN", "PHASE", "SINCE", "JOB", "IMAGE", "CPU", "MEMORY", "DISK", "SSH")
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Go on showing them until Ctrl-C.")
+@click.option("--interval", type=click.FloatRange(0.1, 3600), default=2.0, metavar="SECONDS", help="[default: 2]")
+@state_option
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def ps(watch: bool, interval: float, state_dir: Path | None, as_json: bool) -> None:
+    """Show the runs of this host: what each does, since when, and what it takes.
+
+    CPU is in processors: 1.0 keeps one busy, since the last look or since the launch. MEMORY and DISK are what the
+    machine takes of this host, and of what the spec allows. SSH is the port on 127.0.0.1 that leads to the guest.
+
+    \b
+    Example:
+      ghvm ps --watch
+    """
+    console = Console()
+    ledger = app.ledger(config.load({"state_dir": state_dir}))
+    seen = look(ledger.live(), SYSTEM.wall())
+    if as_json:
+        console.result_json({"schema": 1, "runs": [_facts(status) for status in seen.values()]})
+    elif watch:
+        _watch(console, ledger, seen, interval)
+    else:
+        console.table(_COLUMNS, _rows(seen))
+        _tell_of_the_rest(console, ledger, seen)
+
+
+def _watch(console: Console, ledger: Ledger, seen: Mapping[str, Status], interval: float) -> None:
+    with contextlib.suppress(KeyboardInterrupt), console.redrawn(_COLUMNS) as show:
+        while True:
+            show(_rows(seen), "" if seen else "no runs")
+            SYSTEM.sleep(interval)
+            seen = look(ledger.live(), SYSTEM.wall(), seen)
+
+
+def _tell_of_the_rest(console: Console, ledger: Ledger, seen: Mapping[str, Status]) -> None:
+    if not seen:
+        console.say(f"no runs in {ledger.runs}")
+    dead = [entry.id for entry in ledger.present() if entry.id not in seen]
+    if dead:
+        console.warn(f"not cleared up yet, see `ghvm gc`: {', '.join(dead)}")
+    for one in ledger.unreadable():
+        console.warn(f"{one.path.name} cannot be read: {one.why}")
+
+
+def _rows(seen: Mapping[str, Status]) -> list[list[str]]:
+    return [_row(status) for status in seen.values()]
+
+
+def _row(status: Status) -> list[str]:
+    record, used = status.record, status.usage
+    limits = record.machine
+    return [
+        record.id,
+        record.phase,
+        format_seconds(max(0.0, status.at - record.since)),
+        record.job or "-",
+        f"{record.image} {record.commit[:12] if record.commit else ''}".strip(),
+        "-" if status.cpu is None else f"{status.cpu:.1f}" + (f" of {limits.cores}" if limits else ""),
+        "-" if used is None else _of(used.memory, limits.ram if limits else None),
+        "-" if used is None else _of(used.disk, limits.root_disk if limits else None),
+        str(record.ssh_port or "-"),
+    ]
+
+
+def _of(size: int, limit: int | None) -> str:
+    return format_size(size) + (f" of {format_size(limit)}" if limit else "")
+
+
+def _facts(status: Status) -> dict[str, object]:
+    record, used, limits = status.record, status.usage, status.record.machine
+    return {
+        "id": record.id,
+        "phase": record.phase,
+        "since": record.since,
+        "created": record.created,
+        "label": record.label,
+        "job": record.job,
+        "image": record.image,
+        "commit": record.commit,
+        "cpu": None if status.cpu is None else round(status.cpu, 2),
+        "cpu-seconds": None if used is None else round(used.cpu_seconds, 2),
+        "cores": limits.cores if limits else None,
+        "memory": used.memory if used else None,
+        "ram": limits.ram if limits else None,
+        "disk": used.disk if used else None,
+        "root-disk": limits.root_disk if limits else None,
+        "ssh-port": record.ssh_port,
+        "pid": record.supervisor.pid,
+    }
