@@ -26,6 +26,7 @@ _SECTIONS = {
         "history": ("history", "history", "Show the runs that are over."),
         "why": ("why", "why", "Say what became of a run, and what to do."),
         "logs": ("logs", "logs", "Show what a run, its guest and its runner said."),
+        "ssh": ("ssh", "ssh", "Enter the guest of a run."),
         "stop": ("stop", "stop", "Stop runs, without losing a job."),
         "gc": ("gc", "gc", "Remove what dead runs left."),
     },

@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import shlex
+import shutil
 import signal
 import subprocess  # noqa: TID251 the one place
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,6 +110,23 @@ def begin(argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str
             yield program
         finally:
             program.dismiss()
+
+
+def foreground(argv: Sequence[str]) -> int:
+    """The exit code of a program that a person uses on this terminal, which also gets its Ctrl-C.
+
+    It has the person's environment, apart from ghvm's own settings: a token may be among them. Raises CommandMissing.
+    """
+    if shutil.which(argv[0]) is None:
+        raise CommandMissing(argv[0])
+    log.debug("foreground %s", shlex.join(argv))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GHVM_")}
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        # A child inherits what is ignored, so the default is put back in it (execve(2) resets handlers only).
+        return subprocess.Popen(["/usr/bin/env", "--default-signal=INT", *argv], env=kept).wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def exit_code(

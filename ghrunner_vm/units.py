@@ -26,6 +26,13 @@ def parse_size(text: str) -> int:
     return scaled
 
 
+def parse_port(value: object) -> int:
+    """A TCP port from JSON. Raises ValueError if it is none."""
+    if not isinstance(value, int) or not 0 < value < 1 << 16:
+        raise ValueError(f"{value!r} is no port")
+    return value
+
+
 def format_size(size: int) -> str:
     """A size in bytes for people: `1.5 GiB`."""
     value = float(size)

@@ -14,6 +14,7 @@ from ghrunner_vm.lifecycle.events import Event
 from ghrunner_vm.lifecycle.hands import CommonHands
 from ghrunner_vm.lifecycle.registration import Registration
 from ghrunner_vm.lifecycle.sources import from_guest
+from ghrunner_vm.lifecycle.ssh import RunKey
 from ghrunner_vm.vm.base import VirtualMachine
 
 
@@ -23,6 +24,7 @@ class Handover:
 
     clock: Clock
     keep_running: bool
+    key: RunKey
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def message(self, registration: Registration) -> bytes:
@@ -34,6 +36,7 @@ class Handover:
             hostname=registration.name,
             environment=self.environment,
             keep_running=self.keep_running,
+            authorized_keys=self.key.public,
         ).encode()
 
 
@@ -67,6 +70,7 @@ class AgentImage:
     async def attend(self, hands: CommonHands) -> None:  # noqa: ARG002 the interface of Contract
         """See Contract."""
         assert self._channel is not None  # noqa: S101 made with the hands
+        await self._handover.key.make()  # while the guest boots
         if why := await self._channel.listen(self._hear):
             self._closed(why)
             self._post(ev.GuestFellSilent())

@@ -6,11 +6,13 @@ import json
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ghrunner_vm.errors import GhvmError
 
 _LINE = 4096
 _IDLE_SECONDS = 60.0
@@ -34,10 +36,16 @@ class Stop(_Request):
     how: Literal["drain", "now", "force"] = "drain"
 
 
-Request = Status | Stop
+class OpenSsh(_Request):
+    """`{"do": "ssh"}` answers the port on this host's loopback that leads to the guest's SSH."""
+
+    do: Literal["ssh"]
+
+
+Request = Status | Stop | OpenSsh
 _ADAPTER: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="do")])
 
-Handler = Callable[[Request], Mapping[str, object]]
+Handler = Callable[[Request], Awaitable[Mapping[str, object]]]
 
 
 @contextlib.asynccontextmanager
@@ -78,16 +86,19 @@ async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
                 line = await reader.readline()
             if not line:
                 return
-            writer.write(json.dumps(_answer(line, handle)).encode() + b"\n")
+            writer.write(json.dumps(await _answer(line, handle)).encode() + b"\n")
             await writer.drain()
 
 
-def _answer(line: bytes, handle: Handler) -> Mapping[str, object]:
+async def _answer(line: bytes, handle: Handler) -> Mapping[str, object]:
     try:
         request = _ADAPTER.validate_json(line)
     except ValidationError as error:
         return {"error": "unknown request", "details": str(error.errors()[0]["msg"])}
-    return handle(request)
+    try:
+        return await handle(request)
+    except GhvmError as error:
+        return {"error": error.brief, "details": error.details, "resolution": error.resolution}
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:

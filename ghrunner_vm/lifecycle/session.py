@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from ghrunner_vm import process, runs
-from ghrunner_vm.errors import GhvmError, PermanentError
+from ghrunner_vm.errors import GhvmError, InfrastructureError, PermanentError
 from ghrunner_vm.files import shared_lock
 from ghrunner_vm.github.models import Sight
 from ghrunner_vm.images.manifest import Manifest
@@ -15,7 +15,7 @@ from ghrunner_vm.images.store import LeasedImage
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.agent import AgentImage, Handover
 from ghrunner_vm.lifecycle.contract import Contract
-from ghrunner_vm.lifecycle.control import Request, Stop, control_socket
+from ghrunner_vm.lifecycle.control import OpenSsh, Request, Stop, control_socket
 from ghrunner_vm.lifecycle.driver import Driver
 from ghrunner_vm.lifecycle.events import DrainReason, Event
 from ghrunner_vm.lifecycle.gauge import Gauge
@@ -24,6 +24,7 @@ from ghrunner_vm.lifecycle.plain import PlainImage
 from ghrunner_vm.lifecycle.plan import Ended, Means, Plan, Tell
 from ghrunner_vm.lifecycle.registration import Registration, released_at_end
 from ghrunner_vm.lifecycle.sources import await_end, background, read_console, signals, watch_github, watch_vmm
+from ghrunner_vm.lifecycle.ssh import RunKey
 from ghrunner_vm.lifecycle.state import Phase, State
 from ghrunner_vm.lifecycle.teller import Teller
 from ghrunner_vm.lifecycle.watcher import watch_image
@@ -76,6 +77,7 @@ class _Session:
         self._stack = stack
         self._id = runs.new_id(plan.name or plan.spec.label)
         self._run: RunDirectory | None = None
+        self._machine: VirtualMachine | None = None
         self._registration: Registration | None = None
         self._teller = Teller(self._id, tell, means.clock)
         self._abandoned = asyncio.Event()
@@ -106,12 +108,23 @@ class _Session:
                 self.driver.post(ev.Interrupt())
                 self.driver.post(ev.Interrupt())
 
-    def _control(self, request: Request) -> Mapping[str, object]:
-        if isinstance(request, Stop):
-            self._stop(request)
-            return {"ok": True}
+    async def _control(self, request: Request) -> Mapping[str, object]:
         assert self._run is not None  # noqa: S101 the socket comes after the directory
+        match request:
+            case Stop():
+                self._stop(request)
+                return {"ok": True}
+            case OpenSsh():
+                return {"port": await self._ssh_port(self._run)}
         return self._run.record.model_dump(by_alias=True)
+
+    async def _ssh_port(self, run: RunDirectory) -> int:
+        if run.record.ssh_port is None:
+            if self._machine is None:
+                raise InfrastructureError("the run has no machine yet", resolution="Try again in a moment.")
+            run.update(ssh_port=await self._machine.forward_ssh())
+        assert run.record.ssh_port is not None  # noqa: S101 written just now
+        return run.record.ssh_port
 
     # ---- preparation, step by step ----
 
@@ -133,7 +146,7 @@ class _Session:
         image = await self._image(run)
         disk = await self._made(overlay(run.path, image.disk_fd, plan.spec.root_disk))
         registration = await self._register(run)
-        contract = await self._contract(image.manifest, registration)
+        contract = await self._contract(run, image.manifest, registration)
         description = self._describe(run, image, disk, accelerator, identity, contract)
         machine = await self._launch(run, identity, description)
         await self._supervise(run, machine, registration, contract)
@@ -180,10 +193,10 @@ class _Session:
         await self._stack.enter_async_context(released_at_end(registration, self._abandoned))
         return registration
 
-    async def _contract(self, manifest: Manifest, registration: Registration) -> Contract:
+    async def _contract(self, run: RunDirectory, manifest: Manifest, registration: Registration) -> Contract:
         keep_running = not self._plan.policy.shutdown_after_job
         if manifest.agent is not None:
-            handover = Handover(self._means.clock, keep_running, self._plan.environment)
+            handover = Handover(self._means.clock, keep_running, RunKey(run.path, self._id), self._plan.environment)
             teller = self._teller
             return AgentImage(registration, handover, self.driver.post, teller.heard, teller.channel_closed)
         plain = PlainImage(registration, self.driver.post, self._teller.fetch_refused)
@@ -195,7 +208,7 @@ class _Session:
 
     async def _launch(self, run: RunDirectory, identity: Identity, description: VmDescription) -> VirtualMachine:
         launch = self._means.engine(identity).launch(description, run.path)
-        machine = await self._stack.enter_async_context(launch)
+        machine = self._machine = await self._stack.enter_async_context(launch)
         built = MachineRecord.of(
             accelerator=description.accelerator,
             cores=description.cores,

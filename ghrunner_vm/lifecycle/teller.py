@@ -11,6 +11,7 @@ from ghrunner_vm.lifecycle.ending import JOB_RESULTS
 from ghrunner_vm.lifecycle.events import Event
 from ghrunner_vm.lifecycle.gauge import Gauge
 from ghrunner_vm.lifecycle.plan import Tell
+from ghrunner_vm.lifecycle.ssh import host_key
 from ghrunner_vm.lifecycle.state import Phase, State
 from ghrunner_vm.record import FailureRecord
 from ghrunner_vm.ring import Ring
@@ -59,6 +60,8 @@ class Teller:
             case said.Log(text=text):
                 self._keep(text)
                 self._tell("guest-log", text if len(text) <= _LINE else f"{text[:_LINE]}…")
+            case said.Ready(ssh_host_key=key) if self.run and self.run.record.ssh_host_key is None:
+                self._record(ssh_host_key=host_key(key))
             case said.JobFinished(result=result):
                 self.job_result = self.job_result or result
             case said.JobStarted(job=job):

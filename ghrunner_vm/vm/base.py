@@ -96,6 +96,13 @@ class VirtualMachine(Protocol):
         """Press the power button. Whether the guest obeys is another matter; never raises."""
         ...
 
+    async def forward_ssh(self) -> int:
+        """Open a port of the host's loopback that leads to port 22 of the guest, and give its number.
+
+        It stays until the end of the machine. Raises InfrastructureError if none can be opened.
+        """
+        ...
+
     async def answers(self) -> bool:
         """Whether the VMM itself answers within a few seconds; false as well once it has ended."""
         ...

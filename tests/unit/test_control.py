@@ -19,7 +19,7 @@ class Run:
     def __init__(self) -> None:
         self.asked: list[Request] = []
 
-    def handle(self, request: Request) -> Mapping[str, object]:
+    async def handle(self, request: Request) -> Mapping[str, object]:
         self.asked.append(request)
         return {"ok": len(self.asked)}
 

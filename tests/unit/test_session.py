@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -51,7 +52,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     scene = Scene(tmp_path)
     with runs.create(tmp_path / "runs", scene.session._record()) as run:
-        scene.session._teller.run = run
+        scene.session._run = scene.session._teller.run = run
         yield scene
 
 
@@ -65,14 +66,18 @@ def test_a_record_that_cannot_be_written_is_trouble_only(scene: Scene) -> None:
     assert "No such file" in scene.told[0][1]
 
 
-@pytest.mark.parametrize(("times", "abandoned"), [(1, False), (2, True)])
-def test_a_second_stop_now_leaves_github_to_gc(scene: Scene, times: int, abandoned: bool) -> None:
+@pytest.mark.parametrize(
+    ("how", "times", "abandoned"), [("now", 1, False), ("now", 2, True), ("force", 1, True), ("drain", 2, False)]
+)
+def test_a_second_stop_now_leaves_github_to_gc(
+    scene: Scene, how: Literal["drain", "now", "force"], times: int, abandoned: bool
+) -> None:
     session = scene.session
 
     async def stop() -> None:
         session.driver.launched(WrittenHands(session.driver))
         for _ in range(times):
-            session._control(Stop(do="stop", how="now"))
+            await session._control(Stop(do="stop", how=how))
         await session.driver.run()
 
     asyncio.run(stop())

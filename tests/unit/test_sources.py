@@ -38,6 +38,9 @@ class Machine:
     async def power_down(self) -> None:
         raise NotImplementedError
 
+    async def forward_ssh(self) -> int:
+        raise NotImplementedError
+
     async def answers(self) -> bool:
         raise NotImplementedError
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ghrunner_vm.vm.base import Accelerator, Arch, VmDescription
 
 AGENT_PORT = "org.ghvm.agent.0"
+NETWORK = "net0"
+"""QEMU's name of the guest's network."""
 
 _TCG = "tcg,thread=multi,tb-size=256"
 # The set of `-sandbox` is a deny-list, the last layer of several. Privileges are dropped before QEMU starts, since
@@ -183,7 +185,7 @@ def _network(vm: VmDescription) -> Sequence[str]:
         return ("-nic", "none")
     forward = "" if vm.network.ssh_port is None else f",hostfwd=tcp:127.0.0.1:{vm.network.ssh_port}-:22"
     # An empty romfile: the network is never booted from.
-    return ("-netdev", f"user,id=net0,ipv6=off{forward}", "-device", "virtio-net-pci,netdev=net0,romfile=")
+    return ("-netdev", f"user,id={NETWORK},ipv6=off{forward}", "-device", f"virtio-net-pci,netdev={NETWORK},romfile=")
 
 
 def _channels(sockets: Sockets, board: _Board) -> Sequence[str]:

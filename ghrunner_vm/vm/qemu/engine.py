@@ -10,15 +10,17 @@ from pathlib import Path
 from qemu.qmp import QMPClient, QMPError, Runstate
 
 from ghrunner_vm import process, runs
+from ghrunner_vm.errors import InfrastructureError
 from ghrunner_vm.ring import Ring, tail
 from ghrunner_vm.vm.base import EndReason, VirtualMachine, VmDescription, VmEnd
 from ghrunner_vm.vm.jail import Identity, confined
-from ghrunner_vm.vm.qemu.commandline import Firmware, Sockets, command_line, inherited
+from ghrunner_vm.vm.qemu.commandline import NETWORK, Firmware, Sockets, command_line, inherited
 from ghrunner_vm.vm.qemu.complaints import not_started
 from ghrunner_vm.vm.qemu.firmware import uefi
 
 _GREETING_SECONDS = 20.0
 _COMMAND_SECONDS = 5.0
+_PORT_TRIES = 5
 _LOG_BYTES = 8192
 _LOG_LIMIT = 256 * 1024
 
@@ -145,6 +147,20 @@ class _QemuMachine:
             async with asyncio.timeout(_COMMAND_SECONDS):
                 await self._qmp.execute("system_powerdown")
 
+    async def forward_ssh(self) -> int:
+        refusal = ""
+        for _ in range(_PORT_TRIES):
+            port = free_port()
+            line = f"hostfwd_add {NETWORK} tcp:127.0.0.1:{port}-:22"
+            try:
+                async with asyncio.timeout(_COMMAND_SECONDS):
+                    refusal = str(await self._qmp.execute("human-monitor-command", {"command-line": line})).strip()
+            except (QMPError, EOFError, OSError, TimeoutError) as error:
+                raise InfrastructureError("QEMU does not answer", details=str(error)) from error
+            if not refusal:
+                return port
+        raise InfrastructureError("QEMU could not open a port for SSH", details=refusal)
+
     async def answers(self) -> bool:
         try:
             async with asyncio.timeout(_COMMAND_SECONDS):
@@ -194,6 +210,12 @@ class _QemuMachine:
             return VmEnd(EndReason.KILLED)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return VmEnd(EndReason.CRASHED, f"{how}\n{_tail(self._log_file)}".strip())
+
+
+def free_port() -> int:
+    """A port of the loopback that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
 
 
 def _tail(log_file: Path) -> str:
