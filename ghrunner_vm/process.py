@@ -221,7 +221,7 @@ def start(
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is no such process.
+    """When a process started, in clock ticks since boot; None if there is no such process, or only its exit code.
 
     With the boot id it names a process for good: ids are reused, pairs of id and start time are not.
     """
@@ -230,7 +230,8 @@ def start_time(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The second field is the program's name in parentheses and may itself hold spaces and parentheses.
-    return int(stat.rpartition(")")[2].split()[19])
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
 def boot_id() -> str:

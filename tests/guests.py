@@ -12,6 +12,7 @@ from ghrunner_vm import process
 from ghrunner_vm.files import lock
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.simulator.tiny import image
+from ghrunner_vm.simulator.tiny.apt import apt
 from tests.integration.images_site import COMMIT, Site
 
 TINY = image.NAME
@@ -28,14 +29,25 @@ REFUSING = "ghvm-refusing"
 FLOODING = "ghvm-flooding"
 """Fills its channel with garbage as long as its listener runs; its agent is honest."""
 
+SSH = "ghvm-ssh"
+"""Jobs run as root, and an SSH server lets root in with the keys that the host hands over."""
+
 _WAITING = "echo waiting for a disk; exec /bin/busybox sleep 100000"
 # The agent runs its settings as a part of itself, so they can put functions in the place of programs.
 _SETTINGS = 'POWER_OFF="poweroff -f"\n'
 _AGENTS = {
     ROOT: "RUNNER_USER=root\n",
     REFUSING: "sha256sum() { echo 0000 -; }\n",
+    SSH: (
+        "RUNNER_USER=root\nmkdir -p /etc/ssh\nchown root /root\nchmod 700 /root\n"
+        "dropbearkey -t ed25519 -f /etc/ssh/key | grep ^ssh- >/etc/ssh/ssh_host_ed25519_key.pub\n"
+        "dropbear -r /etc/ssh/key -p 22\n"
+    ),
     FLOODING: 'mkfifo() { command mkfifo "$1"; yes garbage >&4 & }\n',
 }
+_SERVER = ("dropbear-bin", "libtomcrypt1", "libtommath1", "libgmp10", "libcrypt1", "zlib1g", "libc6")
+_LIBRARIES = ("libtomcrypt.so.1", "libtommath.so.1", "libgmp.so.10", "libcrypt.so.1", "libz.so.1", "libc.so.6")
+_LOADER = "ld-linux-x86-64.so.2"
 _SECONDS = 60.0
 
 
@@ -74,8 +86,9 @@ def _build(tiny: Path, work: Path) -> None:
     _variant(images, PANICKING, cmdline="rdinit=/nonexistent")
     _variant(images, RESTARTING, cmdline="rdinit=/bin/busybox -- reboot -f")
     for name, settings in _AGENTS.items():
-        changed = partial(_with_file, name="/etc/ghvm/agent.conf", content=_SETTINGS + settings, work=work)
-        _variant(images, name, disk=changed)
+        (work / "agent.conf").write_text(_SETTINGS + settings, encoding="utf-8")
+        new = {"/etc/ghvm/agent.conf": work / "agent.conf", **(_dropbear(work) if name == SSH else {})}
+        _variant(images, name, disk=partial(_with_files, new=new, work=work))
 
 
 def _variant(images: Path, name: str, *, cmdline: str = "", disk: Callable[[Path], None] | None = None) -> None:
@@ -98,13 +111,29 @@ def _described(images: Path, file: str, name: str, manifest: Mapping[str, dict[s
     return {**manifest["artifacts"][file], **facts}
 
 
-def _with_file(disk: Path, name: str, content: str, work: Path) -> None:
-    """Replace one file in the ext4 file system of a disk."""
-    raw, new = work / "disk.raw", work / "new"
-    new.write_text(content, encoding="utf-8")
+def _dropbear(work: Path) -> dict[str, Path]:
+    """A small SSH server out of the distribution's packages, and what it is linked with, by their places in a guest."""
+    apt("x86_64", work).unpack(_SERVER, work / "server")
+    linked = {f"/lib/{library}": _found(work / "server", library) for library in _LIBRARIES}
+    loader = {f"/lib64/{_LOADER}": _found(work / "server", _LOADER)}
+    programs = {f"/usr/bin/{name}": _found(work / "server", name) for name in ("dropbear", "dropbearkey")}
+    return {**linked, **loader, **programs}
+
+
+def _found(root: Path, name: str) -> Path:
+    return next(path.resolve() for path in sorted(root.rglob(name)) if path.is_file())
+
+
+def _with_files(disk: Path, new: Mapping[str, Path], work: Path) -> None:
+    """Put files into the ext4 file system of a disk, as programs."""
+    raw, script = work / "disk.raw", work / "script"
     process.run(["qemu-img", "convert", "-O", "raw", str(disk), str(raw)], timeout=_SECONDS)
-    for command in (f"rm {name}", f"write {new} {name}"):
-        process.run(["debugfs", "-w", "-R", command, str(raw)], timeout=_SECONDS)
+    places = sorted({str(Path(name).parent) for name in new})
+    lines = [f"mkdir {place}" for place in places]  # it says so if there is one
+    for name, source in new.items():
+        lines += [f"rm {name}", f"write {source} {name}", f"set_inode_field {name} mode 0100755"]
+    script.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    process.run(["debugfs", "-w", "-f", str(script), str(raw)], timeout=_SECONDS)
     process.run(["qemu-img", "convert", "-O", "qcow2", str(raw), str(disk)], timeout=_SECONDS)
 
 

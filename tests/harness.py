@@ -131,6 +131,35 @@ class GhvmRun:
         self._stdout = self._process.stdout.read()
 
 
+class Following:
+    """A program whose output is read while it runs."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+
+    def until(self, words: str, timeout: float = WAIT_SECONDS) -> str:
+        """What it prints from here on, once `words` are in it."""
+        assert self._process.stdout is not None
+        said = b""
+        while words.encode() not in said:
+            readable, _, _ = select.select([self._process.stdout], [], [], timeout)
+            piece = self._process.stdout.read(1 << 16) if readable else b""
+            assert piece, f"{words!r} was not said: {said!r}"
+            said += piece
+        return said.decode()
+
+    def wait(self, timeout: float = WAIT_SECONDS) -> int:
+        """Its exit code."""
+        return self._process.wait(timeout)
+
+    def close(self) -> None:
+        """End it for sure."""
+        self._process.kill()
+        self._process.wait(WAIT_SECONDS)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
 class Gate:
     """Holds up a job: its command answers to the guest only once `open` is called."""
 

@@ -17,7 +17,7 @@ from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.model import Job, Runner
 from ghrunner_vm.simulator.server import Simulator
 from tests import guests
-from tests.harness import WAIT_SECONDS, Gate, GhvmRun, proc, processes
+from tests.harness import WAIT_SECONDS, Following, Gate, GhvmRun, proc, processes
 
 GHVM = (sys.executable, "-m", "ghrunner_vm")
 
@@ -56,9 +56,9 @@ class Lab:
         """The process ids of this test's QEMUs."""
         return [pid for pid in processes() if f"guest={self.label}-".encode() in proc(pid, "cmdline")]
 
-    def job(self, script: str) -> Job:
+    def job(self, script: str, *, name: str = "job") -> Job:
         """Queue a job for this test's runners: shell text."""
-        return self.sim.state.enqueue(labels=[self.label], run=script)
+        return self.sim.state.enqueue(labels=[self.label], run=script, name=name)
 
     def break_github(self) -> None:
         """GitHub's API answers with errors until the simulator's faults are cleared; the runners' service works."""
@@ -100,6 +100,25 @@ class Lab:
             yield run
         finally:
             run.close()
+
+    def ghvm(self, *words: str, timeout: float = WAIT_SECONDS) -> "subprocess.CompletedProcess[str]":
+        """A ghvm command that looks at this test's runs."""
+        argv = [*GHVM, *words]
+        at = argv.index("--") if "--" in argv else len(argv)
+        argv[at:at] = ["--state-dir", str(self.state)]
+        return subprocess.run(
+            argv, capture_output=True, text=True, timeout=timeout, check=False, env=self._environment()
+        )
+
+    @contextlib.contextmanager
+    def start(self, *words: str) -> Iterator[Following]:
+        """As `ghvm`, read while it runs."""
+        argv = [*GHVM, *words, "--state-dir", str(self.state)]
+        process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self._environment(), bufsize=0
+        )
+        with contextlib.closing(Following(process)) as following:
+            yield following
 
     def gc(self) -> tuple[int, dict[str, str]]:
         """`ghvm gc`: its exit code, and what became of each run."""

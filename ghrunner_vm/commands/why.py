@@ -94,4 +94,4 @@ def _table(record: RunRecord) -> Iterator[str]:
 def _took(machine: MachineRecord, peaks: Peaks) -> str:
     memory = f"{format_size(peaks.memory)} of memory for a ram of {format_size(machine.ram)}"
     disk = f"{format_size(peaks.disk)} of a root-disk of {format_size(machine.root_disk)}"
-    return f"took     {format_seconds(peaks.cpu_seconds)} of {machine.cores} processors, {memory}, {disk}"
+    return f"took     {format_seconds(peaks.cpu_seconds)} of processor time (cores: {machine.cores}), {memory}, {disk}"

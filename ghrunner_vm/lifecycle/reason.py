@@ -170,7 +170,7 @@ def _words(record: RunRecord, outcome: Outcome) -> str:
 
 
 def _evidence(outcome: Outcome, said: LastWords) -> tuple[str, ...]:
-    if outcome is Outcome.PANICKED:
+    if outcome in (Outcome.PANICKED, Outcome.BOOT_FAILED):
         return _matching(_PANIC, said.console)
     if outcome in (Outcome.VMM_CRASHED, Outcome.VMM_SILENT):
         return tuple(said.vmm.splitlines()[-5:])

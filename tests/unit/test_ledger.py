@@ -1,0 +1,197 @@
+"""The runs that one can ask about, and the black boxes of those that are over. Real directories, real processes."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ghrunner_vm import process, runs
+from ghrunner_vm.errors import UsageError
+from ghrunner_vm.history import History
+from ghrunner_vm.ledger import Ledger, Stage
+from ghrunner_vm.record import RECORD, ProcessRecord, RunRecord, encode_record
+
+ALIVE = ProcessRecord.of(pid=os.getpid(), started=process.start_time(os.getpid()))
+GONE = ProcessRecord.of(pid=os.getpid(), started=1)
+
+
+def record(run_id: str, supervisor: ProcessRecord = ALIVE, **fields: object) -> RunRecord:
+    known = {"boot_id": process.boot_id(), "label": "demo", "image": "ubuntu", "since": 1.0, "created": 1.0}
+    return RunRecord.of(id=run_id, supervisor=supervisor, **{**known, **fields})
+
+
+class Host:
+    """A state directory."""
+
+    def __init__(self, directory: Path, *, most: int = 50, size: int = 1 << 30) -> None:
+        self.history = History(directory / "history", most, size)
+        self.ledger = Ledger(directory / "runs", self.history)
+        self.ledger.runs.mkdir(mode=0o700)
+
+    def put(self, run: RunRecord) -> Path:
+        path = self.ledger.runs / run.id
+        path.mkdir(mode=0o700)
+        (path / RECORD).write_bytes(encode_record(run))
+        (path / runs.LOCK).touch()
+        return path
+
+    def end(self, run: RunRecord, at: int, size: int = 0) -> None:
+        path = self.put(run)
+        (path / runs.CONSOLE).write_bytes(b"x" * size)
+        (path / runs.DISK).write_bytes(b"disk")
+        os.utime(path / RECORD, (at, at))
+        self.history.keep(path)
+
+    @property
+    def kept(self) -> list[str]:
+        return [kept.path.name for kept in self.history.list()]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def test_live_dead_and_ended_runs(host: Host) -> None:
+    host.put(record("young-0001", created=9.0))
+    host.put(record("old-0001", created=2.0))
+    host.put(record("dead-0001", GONE, since=5.0))
+    host.put(record("rebooted-0001", boot_id="another", since=4.0))
+    host.end(record("ended-0001", GONE, ended=7.0), at=7)
+    assert [entry.id for entry in host.ledger.live()] == ["old-0001", "young-0001"]
+    over = [(entry.id, entry.stage) for entry in host.ledger.over()]
+    assert over == [("ended-0001", Stage.ENDED), ("dead-0001", Stage.DEAD), ("rebooted-0001", Stage.DEAD)]
+
+
+def test_a_run_is_found_by_its_name_or_the_beginning_of_it(host: Host) -> None:
+    host.put(record("demo-0001"))
+    host.put(record("demo-0002"))
+    host.end(record("done-0003", GONE), at=1)
+    assert host.ledger.find("demo-0002").id == "demo-0002"
+    assert host.ledger.find("done").stage is Stage.ENDED
+    with pytest.raises(UsageError, match="several runs begin with demo") as several:
+        host.ledger.find("demo")
+    assert several.value.details == "demo-0001, demo-0002"
+    with pytest.raises(UsageError, match="there are several runs"):
+        host.ledger.find(None)
+    with pytest.raises(UsageError, match="there is no run demo-0003") as near:
+        host.ledger.find("demo-0003")
+    assert near.value.resolution is not None
+    assert near.value.resolution.startswith("Did you mean demo-000")
+
+
+def test_a_live_run_comes_before_those_that_ended(host: Host) -> None:
+    host.end(record("demo-0001", GONE), at=1)
+    assert host.ledger.find(None).id == "demo-0001"
+    host.put(record("demo-0002"))
+    assert host.ledger.find(None).id == "demo-0002"
+    assert host.ledger.find("demo").id == "demo-0002"
+
+
+def test_only_a_live_run_can_be_entered_or_stopped(host: Host) -> None:
+    host.end(record("demo-0001", GONE), at=1)
+    with pytest.raises(UsageError, match="the run demo-0001 is over"):
+        host.ledger.find_live("demo-0001")
+    with pytest.raises(UsageError, match="there is no run demo"):
+        host.ledger.find_live("demo")
+    with pytest.raises(UsageError, match="there is no run on this host"):
+        host.ledger.find_live(None)
+
+
+def test_directories_that_tell_nothing_say_why(host: Host) -> None:
+    newer = host.put(record("newer-0001"))
+    document = json.loads((newer / RECORD).read_text())
+    (newer / RECORD).write_text(json.dumps({**document, "schema-version": 2, "mood": "good"}))
+    (host.put(record("damaged-0001")) / RECORD).write_text("{")
+    (host.put(record("empty-0001")) / RECORD).unlink()
+    os.chown(host.put(record("foreign-0001")), 12345, 12345)
+    host.put(record("good-0001"))
+    (host.ledger.runs / f"{runs.NEWBORN}demo-0002").mkdir()
+    os.chown(host.ledger.runs / "foreign-0001" / RECORD, 12345, 12345)
+    assert {one.path.name: one.why for one in host.ledger.unreadable()} == {
+        "newer-0001": "a newer ghvm has made it",
+        "damaged-0001": "its run.json is missing or damaged",
+        "empty-0001": "its run.json is missing or damaged",
+        "foreign-0001": "it belongs to user 12345",
+    }
+    with pytest.raises(UsageError, match="newer-0001 cannot be read: a newer ghvm has made it"):
+        host.ledger.find("newer-0001")
+
+
+def test_a_host_without_runs(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "none", History(tmp_path / "history"))
+    assert (ledger.live(), ledger.over(), list(ledger.unreadable())) == ([], [], [])
+
+
+def test_a_black_box_holds_what_explains_the_end_and_nothing_else(host: Host) -> None:
+    path = host.put(record("demo-0001", GONE))
+    for name in (
+        runs.EVENTS,
+        runs.CONSOLE,
+        f"{runs.CONSOLE}.old",
+        runs.RUNNER,
+        runs.VMM,
+        runs.DISK,
+        "ssh-key",
+        "x.sock",
+    ):
+        (path / name).write_bytes(b"x")
+    host.history.keep(path)
+    assert not path.exists()
+    kept = {entry.name for entry in (host.history.directory / "demo-0001").iterdir()}
+    assert kept == {RECORD, runs.EVENTS, runs.CONSOLE, f"{runs.CONSOLE}.old", runs.RUNNER, runs.VMM}
+
+
+def test_the_oldest_go_when_there_are_too_many(tmp_path: Path) -> None:
+    host = Host(tmp_path, most=3)
+    vmm = ProcessRecord.of(pid=2, started=1)
+    for number in range(5):
+        host.end(record(f"demo-000{number}", GONE, vmm=vmm), at=number)
+    assert host.kept == ["demo-0004", "demo-0003", "demo-0002"]
+    assert sorted(path.name for path in host.history.directory.iterdir()) == sorted(host.kept)
+
+
+def test_the_oldest_go_when_they_take_too_much_room_but_never_the_last(tmp_path: Path) -> None:
+    host = Host(tmp_path, size=100_000)
+    vmm = ProcessRecord.of(pid=2, started=1)
+    for number in range(4):
+        host.end(record(f"demo-000{number}", GONE, vmm=vmm), at=number, size=40_000)
+    assert host.kept == ["demo-0003", "demo-0002"]
+    host.end(record("demo-0009", GONE, vmm=vmm), at=9, size=200_000)
+    assert host.kept == ["demo-0009"]
+
+
+def test_a_night_of_failed_starts_does_not_push_out_what_had_a_machine(tmp_path: Path) -> None:
+    host = Host(tmp_path, most=10)
+    host.end(record("job-0001", GONE, vmm=ProcessRecord.of(pid=2, started=1)), at=1)
+    for number in range(20):
+        host.end(record(f"failed-00{number:02}", GONE), at=10 + number)
+    assert host.kept == ["failed-0019", "failed-0018", "job-0001"]
+
+
+def test_none_are_kept_if_none_are_wanted(tmp_path: Path) -> None:
+    host = Host(tmp_path, most=0)
+    host.end(record("demo-0001", GONE), at=1)
+    assert not host.history.directory.exists()
+    assert list(host.ledger.runs.iterdir()) == []
+
+
+def test_a_deletion_that_was_cut_off_is_finished(host: Host) -> None:
+    left = host.history.directory / "demo-0001"
+    left.mkdir(parents=True, mode=0o700)
+    host.history.directory.chmod(0o700)
+    (left / runs.CONSOLE).write_bytes(b"x")
+    foreign = host.history.directory / "demo-0002"
+    foreign.mkdir()
+    (foreign / RECORD).write_text("{}")
+    host.end(record("demo-0003", GONE), at=1)
+    assert sorted(path.name for path in host.history.directory.iterdir()) == ["demo-0002", "demo-0003"]
+
+
+def test_a_record_that_a_full_disk_kept_back_is_written_at_the_end(host: Host) -> None:
+    """The disk of the machine is gone by then, and its room free."""
+    with runs.create(host.ledger.runs, record("demo-0001"), bury=host.history.keep) as run:
+        run.record = run.record.model_copy(update={"outcome": "disk-full"})
+    (kept,) = host.history.list()
+    assert kept.record.outcome == "disk-full"
