@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ghrunner_vm import config, runs, spec
+from ghrunner_vm.clock import SYSTEM
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Bar, Meter
 from ghrunner_vm.errors import UsageError
@@ -20,6 +21,7 @@ from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore, LeasedImage
 from ghrunner_vm.images.watch import newer
 from ghrunner_vm.ledger import Ledger
+from ghrunner_vm.lifecycle.backoff import pause
 from ghrunner_vm.lifecycle.gc import Collected, collect, sweep
 from ghrunner_vm.lifecycle.plan import Means, Plan
 from ghrunner_vm.lifecycle.state import Policy
@@ -83,7 +85,12 @@ def plan(settings: Settings, described: Spec) -> Plan:
         ssh_port=settings.ssh_port,
         poll_seconds=settings.poll_seconds,
         image_poll_seconds=settings.image_poll_seconds,
+        pause=_pause(settings, described),
     )
+
+
+def _pause(settings: Settings, described: Spec) -> float:
+    return pause(ledger(settings), described.label, SYSTEM.wall()) if settings.back_off else 0.0
 
 
 def _check_socket_path(directory: Path) -> None:

@@ -34,6 +34,9 @@ _SECTIONS = {
         "images": ("images", "images", "Fetch images."),
         "serve-images": ("serve_images", "serve_images", "Serve a directory of images."),
     },
+    "Setup": {
+        "systemd": ("systemd", "systemd", "Keep a runner on this host as a service."),
+    },
     "Try it": {
         "demo": ("demo", "demo", "Show the main job on this host, without KVM and without GitHub."),
         "sim": ("sim", "sim", "A GitHub to try things with, on loopback."),

@@ -105,6 +105,7 @@ class Settings(BaseModel):
     history_size: Annotated[int, BeforeValidator(_size)] = Field(200 << 20, description=f"their room: {SIZE_FORMS}")
     vm_uid_base: Whole = Field(1_900_000_000, ge=100_000, le=4_000_000_000, description="a user id above 100000")
     vm_uid_count: Whole = Field(4096, ge=1, le=1_000_000, description="1 to 1000000")
+    back_off: bool = Field(False, description="true or false")
     drain_seconds: Whole = Field(600, ge=0, le=432_000, description="seconds, 0 to 432000 (5 days)")
     poll_seconds: Whole = Field(60, ge=1, le=3600, description="seconds, 1 to 3600")
 

@@ -32,6 +32,9 @@ from ghrunner_vm.github.signing import signer
     "--poll-seconds", metavar="N", type=int, help="How often GitHub is asked about the runner.  [default: 60]"
 )
 @click.option("--drain-seconds", metavar="N", type=int, help="Longest wait for GitHub while draining.  [default: 600]")
+@click.option(
+    "--back-off", is_flag=True, default=None, help="Wait before the start if the last ones failed; for services."
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Narration as text or as JSON lines.")
 def run(spec_file: Path, **flags: object) -> None:
     """Run one job in one virtual machine, as the file SPEC describes it.

@@ -11,7 +11,8 @@ from ghrunner_vm.errors import ExitCode, GhvmError
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.connect import github_client
 from ghrunner_vm.lifecycle import session
-from ghrunner_vm.lifecycle.plan import Ended, Tell
+from ghrunner_vm.lifecycle.plan import Ended, Means, Plan, Tell
+from ghrunner_vm.notify import Notifier
 from ghrunner_vm.process import Program
 from ghrunner_vm.units import format_seconds
 
@@ -29,11 +30,28 @@ def supervise(spec_file: Path, flags: Mapping[str, object], signer: Program) -> 
     plan = app.plan(settings, described)
     with console.from_a_thread():
         with app.means(settings, described, github, console.progress, console.warn) as means:
-            ended = asyncio.run(session.run(plan, means, _teller(console, means.clock.monotonic)))
+            ended = asyncio.run(_watched(plan, means, _teller(console, means.clock.monotonic)))
         requests = _requests(github)  # the revoked token included
         left = f"; {requests['remaining']} of {requests['limit']} are left" if requests["limit"] is not None else ""
         console.say(f"GitHub counted {requests['made']} requests{left}", **requests)
     _render(console, ended, requests)
+
+
+async def _watched(plan: Plan, means: Means, tell: Tell) -> Ended:
+    """The run, of which a service manager is told what a person is."""
+    notifier = Notifier()
+
+    def told(step: str, words: str, **facts: object) -> None:
+        tell(step, words, **facts)
+        if step == "run":
+            notifier.say(READY="1", STATUS=words)
+        elif step == "ended":
+            notifier.say(STOPPING="1", STATUS=words)
+        elif step != "guest-log":
+            notifier.say(STATUS=words)
+
+    async with notifier.alive():
+        return await session.run(plan, means, told)
 
 
 def _teller(console: Console, now: Callable[[], float]) -> Tell:

@@ -65,6 +65,8 @@ class Plan:
     poll_seconds: float
     image_poll_seconds: float
     """0: nothing looks for a newer image."""
+    pause: float = 0.0
+    """Seconds to wait before the run begins, since the last ones failed."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -33,6 +33,7 @@ from ghrunner_vm.ring import Ring, tail
 from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.threads import in_daemon_thread
+from ghrunner_vm.units import format_seconds
 from ghrunner_vm.vm.base import Accelerator, DirectBoot, UserNetwork, VirtualMachine, VmDescription
 from ghrunner_vm.vm.jail import Identity, lease_identity
 from ghrunner_vm.vm.overlay import overlay
@@ -140,6 +141,9 @@ class _Session:
         )
         self._tell("run", f"run {run.record.id}", run=run.record.id)
         await self._stack.enter_async_context(control_socket(plan.sockets / f"{self._id}.sock", self._control))
+        if plan.pause:
+            self._tell("pause", f"the last starts failed: this one waits {format_seconds(plan.pause)}")
+            await asyncio.sleep(plan.pause)
         identity = self._stack.enter_context(lease_identity(plan.identities, plan.uid_base, plan.uid_count))
         accelerator = await in_daemon_thread(lambda: means.accelerator(identity), name="probe")
         await in_daemon_thread(lambda: means.github.check(self._id, plan.group_id), name="github")

@@ -3,8 +3,10 @@
 import json
 import re
 import signal
+import socket
 
 from tests import guests
+from tests.harness import WAIT_SECONDS
 from tests.lab import Lab
 
 ID = re.compile(r"t[0-9a-f]{8}-[0-9a-f]{8}")
@@ -179,3 +181,30 @@ def test_a_name_that_no_run_has(lab: Lab) -> None:
     assert done.stderr == "error: there is no run demo-0001\n→ See `ghvm ps` and `ghvm history` for the names.\n"
     assert lab.ghvm("why").stderr == ("error: there is no run on this host\n→ See `ghvm history` for what has been.\n")
     assert lab.ghvm("stop").returncode == 2
+
+
+def test_a_service_manager_hears_how_a_run_goes(lab: Lab) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(WAIT_SECONDS)
+        manager.bind(str(lab.directory / "notify"))
+        lab.job("echo hello")
+        told = {"NOTIFY_SOCKET": str(lab.directory / "notify"), "WATCHDOG_USEC": "400000"}
+        with lab.run(env=told) as run:
+            heard = [manager.recv(4096).decode()]
+            while not heard[-1].startswith("STOPPING=1"):
+                heard.append(manager.recv(4096).decode())
+            assert run.wait_exit() == 0
+    assert [one.split("\n")[0] for one in heard if one.startswith("READY")] == ["READY=1"]
+    assert {"STATUS=job started", "STATUS=listening for a job", "WATCHDOG=1"} <= set(heard)
+    assert heard[-1] == "STOPPING=1\nSTATUS=the job finished"
+
+
+def test_a_service_waits_after_failed_starts_and_a_drain_ends_the_wait(lab: Lab) -> None:
+    nowhere = ("--images-server", "http://127.0.0.1:1", "--images-cache-dir", str(lab.directory / "none"))
+    for _ in range(8):
+        with lab.run(*nowhere) as run:
+            assert run.wait_exit() == 4
+    with lab.run("--back-off", *nowhere) as run:
+        assert run.wait("pause").message.startswith("the last starts failed: this one waits")
+        run.send(signal.SIGTERM)
+        assert run.wait_exit() == 0

@@ -105,18 +105,23 @@ def test_directories_that_tell_nothing_say_why(host: Host) -> None:
     (newer / RECORD).write_text(json.dumps({**document, "schema-version": 2, "mood": "good"}))
     (host.put(record("damaged-0001")) / RECORD).write_text("{")
     (host.put(record("empty-0001")) / RECORD).unlink()
-    os.chown(host.put(record("foreign-0001")), 12345, 12345)
     host.put(record("good-0001"))
     (host.ledger.runs / f"{runs.NEWBORN}demo-0002").mkdir()
-    os.chown(host.ledger.runs / "foreign-0001" / RECORD, 12345, 12345)
     assert {one.path.name: one.why for one in host.ledger.unreadable()} == {
         "newer-0001": "a newer ghvm has made it",
         "damaged-0001": "its run.json is missing or damaged",
         "empty-0001": "its run.json is missing or damaged",
-        "foreign-0001": "it belongs to user 12345",
     }
     with pytest.raises(UsageError, match="newer-0001 cannot be read: a newer ghvm has made it"):
         host.ledger.find("newer-0001")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_another_users_run_is_told_apart(host: Host) -> None:
+    path = host.put(record("foreign-0001"))
+    for given in (path / RECORD, path):
+        os.chown(given, 12345, 12345)
+    assert [one.why for one in host.ledger.unreadable()] == ["it belongs to user 12345"]
 
 
 def test_a_host_without_runs(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""`ghvm systemd`: the unit that keeps a runner on a host."""
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from ghrunner_vm import unit
+from ghrunner_vm.console import Console
+from ghrunner_vm.errors import PermanentError, UsageError
+from ghrunner_vm.files import write_atomically
+
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 that they are not used is the point
+
+
+@click.command()
+@click.option("--install", is_flag=True, help=f"Write {unit.DIRECTORY}/{unit.NAME} instead of printing it.")
+@click.option("--force", is_flag=True, help="Replace a unit of other content.")
+@click.option("--user", metavar="NAME", help="Run as this user instead of root.")
+@click.option(
+    "--directory", type=click.Path(path_type=Path, file_okay=False), default=unit.DIRECTORY, metavar="DIR",
+    help=f"Where --install writes.  [default: {unit.DIRECTORY}]",
+)  # fmt: skip
+def systemd(install: bool, force: bool, user: str | None, directory: Path) -> None:
+    """Print or install the unit `ghvm@NAME.service`, which runs the spec /etc/ghvm/NAME.json again and again.
+
+    As root each machine gets a user of its own, so prefer that. With --user all machines run as one user, who must be
+    in the group that owns /dev/kvm. The settings come from /etc/xdg/ghvm/config.toml, the App's key from
+    /etc/ghvm/app.pem. docs/service.md tells how it stops, and how far it is closed.
+
+    \b
+    Example:
+      sudo ghvm systemd --install
+      sudo systemctl daemon-reload
+      sudo systemctl enable --now ghvm@ubuntu
+    """
+    if user is not None and not _USER.fullmatch(user):
+        raise UsageError(f"--user: {user!r} is no name of a user")
+    console = Console()
+    executable = _executable()
+    text = unit.unit(executable, user)
+    if str(executable).startswith(_HIDDEN):
+        console.warn(f"the unit cannot see {executable}: install ghvm below /opt or /usr/local")
+    if not install:
+        console.result(text.rstrip("\n"))
+        return
+    _write(directory / unit.NAME, text, force=force)
+    console.result(str(directory / unit.NAME))
+    console.say(
+        "next: systemctl daemon-reload && systemctl enable --now ghvm@NAME, where /etc/ghvm/NAME.json is a spec"
+    )
+
+
+def _executable() -> Path:
+    """The `ghvm` of the environment that this one runs in."""
+    return Path(sys.prefix) / "bin" / "ghvm"
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    content = text.encode()
+    if path.exists() and path.read_bytes() != content and not force:
+        raise UsageError(
+            f"{path} is there and has other content",
+            resolution="Put changes into a drop-in (systemctl edit), and replace it with --force.",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content, mode=0o644)
+    except PermissionError as error:
+        raise PermanentError(f"{path} cannot be written", resolution="Run it as root: sudo ghvm systemd …") from error

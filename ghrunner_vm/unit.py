@@ -1,0 +1,86 @@
+"""The systemd unit that keeps a runner on a host: `ghvm@NAME.service` runs /etc/ghvm/NAME.json again and again."""
+
+from pathlib import Path
+
+NAME = "ghvm@.service"
+DIRECTORY = Path("/etc/systemd/system")
+SETTINGS = Path("/etc/ghvm")
+STOP_HOURS = 121
+"""Longer than any job may take: GitHub ends each after five days. ghvm's own timers end it in time."""
+
+_UNIT = f"""\
+# Runs the virtual machines of {SETTINGS}/NAME.json, one after another, for ghvm@NAME.service.
+# Written by `ghvm systemd`; what a host needs otherwise belongs into a drop-in: systemctl edit {NAME}
+[Unit]
+Description=GitHub Actions runner %i, a fresh virtual machine for each job
+Wants=network-online.target
+After=network-online.target time-sync.target
+# A night without network must not end the runner: ghvm itself waits longer and longer after failed starts.
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart=@executable@ run --back-off {SETTINGS}/%i.json
+LoadCredential=github-private-key:{SETTINGS}/app.pem
+@identity@
+# A run takes one job. What only a person can mend (2: usage, 5: permanent) is not tried again.
+Restart=always
+RestartSec=1
+RestartPreventExitStatus=2 5
+SuccessExitStatus=124
+
+# A stop drains: only ghvm is told, and it has the time to finish its job.
+KillMode=mixed
+TimeoutStopSec={STOP_HOURS}h
+WatchdogSec=5min
+OOMPolicy=continue
+
+StateDirectory=ghvm
+CacheDirectory=ghvm
+RuntimeDirectory=ghvm
+RuntimeDirectoryPreserve=yes
+UMask=0077
+LimitCORE=0
+
+NoNewPrivileges=yes
+CapabilityBoundingSet=@capabilities@
+ProtectSystem=strict
+ProtectHome=tmpfs
+PrivateTmp=yes
+DevicePolicy=closed
+DeviceAllow=/dev/kvm rw
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+# QEMU's own filter needs seccomp(2).
+SystemCallFilter=@system-service seccomp
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+# To give each machine a user of its own, to end it, and to see which files a dead run's machine holds.
+_ROOT_CAPABILITIES = "CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL CAP_SYS_PTRACE"
+_ROOT_IDENTITY = "# As root: each machine gets a user id of its own, which has nothing."
+_USER_IDENTITY = """\
+# Without root: all machines run as this user.
+User={user}
+SupplementaryGroups=kvm
+Environment=GHVM_STATE_DIR=/var/lib/ghvm GHVM_IMAGES_CACHE_DIR=/var/cache/ghvm/images"""
+
+
+def unit(executable: Path, user: str | None = None) -> str:
+    """The text of the unit (systemd.service(5), systemd 252 or newer). Without `user` ghvm runs as root."""
+    text = _UNIT.replace("@executable@", str(executable))
+    text = text.replace("@identity@", _ROOT_IDENTITY if user is None else _USER_IDENTITY.format(user=user))
+    return text.replace("@capabilities@", _ROOT_CAPABILITIES if user is None else "")
