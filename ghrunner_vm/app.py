@@ -54,6 +54,15 @@ def ledger(settings: Settings) -> Ledger:
     return Ledger(runs_directory(settings), history(settings))
 
 
+def image_users(settings: Settings) -> dict[tuple[str, str], list[str]]:
+    """The live runs of each image, which is given by its commit and its name."""
+    users: dict[tuple[str, str], list[str]] = {}
+    for entry in ledger(settings).live():
+        if entry.record.commit is not None:
+            users.setdefault((entry.record.commit, entry.record.image), []).append(entry.id)
+    return users
+
+
 def plan(settings: Settings, described: Spec) -> Plan:
     """What `ghvm run` needs to know. Raises UsageError when this host or the settings cannot do it."""
     if not settings.allow_host_loopback:

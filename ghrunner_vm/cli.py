@@ -31,7 +31,7 @@ _SECTIONS = {
         "gc": ("gc", "gc", "Remove what dead runs left."),
     },
     "Images": {
-        "images": ("images", "images", "Fetch images."),
+        "images": ("images", "images", "Fetch, show and remove images."),
         "serve-images": ("serve_images", "serve_images", "Serve a directory of images."),
     },
     "Setup": {

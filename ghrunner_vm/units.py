@@ -4,6 +4,8 @@ import re
 from datetime import UTC, datetime
 
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(?P<number>\d{1,9})(?P<unit>[smhdw])")
 _SIZE = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,6})?)\s*(?P<unit>[KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 SIZE_FORMS = 'bytes, or a number with M, G or T (powers of 1024), as in "512M", "4G" or "1.5GiB"'
@@ -24,6 +26,14 @@ def parse_size(text: str) -> int:
     if rest:
         raise ValueError(f"{text!r} is not a whole number of bytes")
     return scaled
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of an age such as `90s`, `30m`, `12h`, `7d` or `4w`. Raises ValueError when it is none."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no time: write a whole number with s, m, h, d or w, as in 12h or 7d")
+    return float(match["number"]) * _SECONDS[match["unit"]]
 
 
 def parse_port(value: object) -> int:
@@ -60,3 +70,11 @@ def format_seconds(seconds: float) -> str:
 def format_time(seconds: float) -> str:
     """A moment, given in seconds since 1970, in local time: `2026-05-04 13:02:01`."""
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def format_age(seconds: float) -> str:
+    """A rough age for people: `40 s`, `5 min`, `3 h`, `12 d`."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"

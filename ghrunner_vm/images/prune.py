@@ -1,9 +1,24 @@
-"""Delete the images that newer ones have replaced and nobody uses."""
+"""Which images of the cache may go, and their deletion. What is in use never goes."""
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ghrunner_vm.images.store import CachedImage, ImageStore
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Each rule that is not None is a reason to go; an image needs only one.
+
+    `keep`: not among so many newest of its name. `older_than`: completed so many seconds ago or more. `max_size`: the
+    oldest of all go until the whole cache takes no more bytes; what is in use counts, and stays.
+    """
+
+    keep: int | None = None
+    older_than: float | None = None
+    max_size: int | None = None
+    everything: bool = False
 
 
 @dataclass(frozen=True)
@@ -15,21 +30,37 @@ class PrunedImage:
     bytes: int
 
 
-def prune(store: ImageStore, keep: int = 2) -> list[PrunedImage]:
-    """Delete all but the `keep` (at least 1) newest images of each name, skipping what is in use.
+def may_go(images: Sequence[CachedImage], rules: Rules) -> list[CachedImage]:
+    """The images, of all there are (the newest first), that the rules let go and nobody uses."""
+    of_name: defaultdict[str, int] = defaultdict(int)
+    going, left = [], sum(image.size for image in images)
+    for image in images:
+        of_name[image.name] += 1
+        beyond = rules.keep is not None and of_name[image.name] > rules.keep
+        old = rules.older_than is not None and image.age_seconds >= rules.older_than
+        if (beyond or old or rules.everything) and not image.in_use:
+            going.append(image)
+            left -= image.size
+    if rules.max_size is not None:
+        for image in reversed([image for image in images if image not in going and not image.in_use]):
+            if left <= rules.max_size:
+                break
+            going.append(image)
+            left -= image.size
+    return going
 
-    Also deletes what interrupted pulls left behind, unless somebody pulls there now.
-    """
+
+def remove(store: ImageStore, images: Sequence[CachedImage]) -> Iterator[PrunedImage]:
+    """Delete these images, those that somebody has begun to use meanwhile excepted; and what crashed pulls left."""
+    for image in images:
+        freed = store.remove(image.commit, image.name)
+        if freed is not None:
+            yield PrunedImage(image.commit, image.name, freed)
+    store.clear_leftovers()
+
+
+def prune(store: ImageStore, keep: int = 2) -> list[PrunedImage]:
+    """Delete all but the `keep` (at least 1) newest images of each name."""
     if keep < 1:
         raise ValueError("keep must be at least 1")
-    by_name: defaultdict[str, list[CachedImage]] = defaultdict(list)
-    for image in store.images():
-        by_name[image.name].append(image)
-    pruned = []
-    for images in by_name.values():
-        for image in images[keep:]:
-            freed = store.remove(image.commit, image.name)
-            if freed is not None:
-                pruned.append(PrunedImage(image.commit, image.name, freed))
-    store.clear_leftovers()
-    return pruned
+    return list(remove(store, may_go(store.images(), Rules(keep=keep))))

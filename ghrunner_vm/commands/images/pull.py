@@ -33,7 +33,12 @@ def pull(
     commit: str | None,
     as_json: bool,
 ) -> None:
-    """Fetch the image NAME, unless the cache has it already."""
+    """Fetch the image NAME, unless the cache has it already.
+
+    \b
+    Example:
+      ghvm images pull ubuntu-x86_64 --images-server http://images.internal:8000
+    """
     _check("NAME", name)
     _check("--commit", commit)
     settings = load({"images_server": images_server, "images_cache_dir": images_cache_dir})
