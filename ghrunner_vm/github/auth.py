@@ -10,14 +10,17 @@ from pydantic import SecretStr
 from ghrunner_vm import process
 from ghrunner_vm.errors import GhvmError, PermanentError, UsageError
 from ghrunner_vm.github.faults import PERMISSIONS, refused
-from ghrunner_vm.github.models import Installation, InstallationToken
+from ghrunner_vm.github.models import App, Installation, InstallationToken
 from ghrunner_vm.github.scope import Kind, Scope
 from ghrunner_vm.github.signing import sign, signer
 from ghrunner_vm.github.transport import Answer, Transport
 
 _REFRESH_SECONDS = 5 * 60
-_DRIFT_SECONDS = 30
+DRIFT_SECONDS = 30
+"""A difference between two clocks that needs no word."""
 _FAREWELL_SECONDS = 1.0
+_PROOF_SECONDS = 5 * 60
+"""How long what we signed is shown again; it is good for eight minutes."""
 
 
 class Auth(Protocol):
@@ -25,6 +28,12 @@ class Auth(Protocol):
 
     def bearer(self, transport: Transport, scope: Scope) -> SecretStr:
         """A token with some life left. Raises PermanentError or InfrastructureError."""
+
+    def app(self, transport: Transport, scope: Scope) -> App | None:
+        """The App that we are; None for a person's token. Raises as `bearer` does."""
+
+    def installation(self, transport: Transport, scope: Scope) -> Installation | None:
+        """Where the App is installed, suspended or not; None for a person's token. Raises as `bearer` does."""
 
     def renew(self, stale: SecretStr) -> bool:
         """Drop a token that GitHub no longer takes; whether there can be another one."""
@@ -47,6 +56,14 @@ class TokenAuth:
     def bearer(self, transport: Transport, scope: Scope) -> SecretStr:  # noqa: ARG002 the interface of Auth
         """The token."""
         return self._token
+
+    def app(self, transport: Transport, scope: Scope) -> App | None:  # noqa: ARG002 the interface of Auth
+        """A person is no App."""
+        return None
+
+    def installation(self, transport: Transport, scope: Scope) -> Installation | None:  # noqa: ARG002 as above
+        """A person is not installed."""
+        return None
 
     def renew(self, stale: SecretStr) -> bool:  # noqa: ARG002 the interface of Auth
         """There is only this one."""
@@ -75,6 +92,7 @@ class AppAuth:
         self._ready = ready
         self._lock = threading.Lock()
         self._issued: _Issued | None = None
+        self._proof: tuple[SecretStr, float] | None = None
 
     def bearer(self, transport: Transport, scope: Scope) -> SecretStr:
         """The installation token, renewed when less than five minutes of its hour are left.
@@ -85,6 +103,19 @@ class AppAuth:
             if self._issued is None or self._issued.expires_at - transport.clock.wall() < _REFRESH_SECONDS:
                 self._issued = self._issue(transport, scope)
             return self._issued.token
+
+    def app(self, transport: Transport, scope: Scope) -> App | None:
+        """`GET /app`."""
+        with self._lock:
+            answer = transport.send("GET", "/app", bearer=self._signed(transport.clock.wall()))
+        if answer.status != 200:
+            raise self._refused(answer, transport, scope, "ask which App this is")
+        return answer.parse(App)
+
+    def installation(self, transport: Transport, scope: Scope) -> Installation | None:
+        """`GET …/installation`."""
+        with self._lock:
+            return self._installation(transport, scope)
 
     def renew(self, stale: SecretStr) -> bool:
         """Forget a token that GitHub refuses, unless another thread did so already."""
@@ -111,21 +142,21 @@ class AppAuth:
 
     def _issue(self, transport: Transport, scope: Scope) -> _Issued:
         """`GET …/installation`, then `POST /app/installations/{id}/access_tokens`."""
-        permission = _permission(scope)
-        token = self._signed(transport.clock.wall())
-        installation = self._installation(transport, scope, permission, token)
-        body: dict[str, object] = {"permissions": {permission: "write"}}
+        installation = self._installation(transport, scope)
+        _check(installation, scope)
+        body: dict[str, object] = {"permissions": {permission(scope): "write"}}
         if scope.kind is Kind.REPO:
             body["repositories"] = [scope.name.partition("/")[2]]
         path = f"/app/installations/{installation.id}/access_tokens"
-        answer = transport.send("POST", path, bearer=token, body=body)
+        answer = transport.send("POST", path, bearer=self._signed(transport.clock.wall()), body=body)
         if answer.status != 201:
             raise self._refused(answer, transport, scope, "get an installation token")
         issued = answer.parse(InstallationToken)
         return _Issued(issued.token, issued.expires_at.timestamp())
 
-    def _installation(self, transport: Transport, scope: Scope, permission: str, token: SecretStr) -> Installation:
-        answer = transport.send("GET", f"{scope.path}/installation", bearer=token)
+    def _installation(self, transport: Transport, scope: Scope) -> Installation:
+        permission(scope)  # else there is none to look for
+        answer = transport.send("GET", f"{scope.path}/installation", bearer=self._signed(transport.clock.wall()))
         if answer.status == 404 and "integration not found" in answer.message.lower():
             resolution = "Give the Client ID that stands on the App's page in the settings."
             raise PermanentError(
@@ -136,35 +167,34 @@ class AppAuth:
             raise PermanentError(f"the App is not installed on {scope}", details=answer.details, resolution=resolution)
         if answer.status != 200:
             raise self._refused(answer, transport, scope, "find the App's installation")
-        installation = answer.parse(Installation)
-        if installation.suspended_at is not None:
-            details = f"since {installation.suspended_at:%Y-%m-%d %H:%M %Z}"
-            resolution = "An owner must unsuspend it in the settings of its installation."
-            raise PermanentError(
-                f"the App's installation on {scope} is suspended", details=details, resolution=resolution
-            )
-        if installation.permissions.get(permission) != "write":
-            resolution = f'Grant the App "{permission}: write", and accept the change in its installation.'
-            raise PermanentError(f"the App may not manage the runners of {scope}", resolution=resolution)
-        return installation
+        return answer.parse(Installation)
 
     def _signed(self, now: float) -> SecretStr:
+        """What proves that we are the App, signed anew after five minutes."""
+        if self._proof is not None and 0 <= now - self._proof[1] < _PROOF_SECONDS:
+            return self._proof[0]
         ready, self._ready = self._ready, None
         with signer() if ready is None else contextlib.nullcontext(ready) as program:
-            return SecretStr(sign(program, self._client_id, self._key.get_secret_value(), now))
+            proof = SecretStr(sign(program, self._client_id, self._key.get_secret_value(), now))
+        self._proof = (proof, now)
+        return proof
 
     def _refused(self, answer: Answer, transport: Transport, scope: Scope, doing: str) -> GhvmError:
         if answer.status != 401:
             return refused(answer, scope, doing)
         drift = transport.clock.wall() - answer.date if answer.date is not None else 0
-        if abs(drift) <= _DRIFT_SECONDS:
+        if abs(drift) <= DRIFT_SECONDS:
             resolution = "Check that the client ID and the private key belong to the same App."
             return PermanentError("GitHub does not accept the App's key", details=answer.details, resolution=resolution)
-        side = "ahead of" if drift > 0 else "behind"
-        brief = f"this host's clock is {_roughly(abs(drift))} {side} GitHub's, which refuses the App for it"
+        brief = f"this host's clock is {drift_words(drift)} GitHub's, which refuses the App for it"
         return PermanentError(
             brief, details=answer.details, resolution="Set the clock, for example with timedatectl set-ntp true."
         )
+
+
+def drift_words(drift: float) -> str:
+    """`7 minutes ahead of` or `20 minutes behind`, for a clock that is `drift` seconds ahead."""
+    return f"{_roughly(abs(drift))} {'ahead of' if drift > 0 else 'behind'}"
 
 
 def _roughly(seconds: float) -> str:
@@ -174,7 +204,19 @@ def _roughly(seconds: float) -> str:
     return f"{round(seconds)} seconds"
 
 
-def _permission(scope: Scope) -> str:
+def _check(installation: Installation, scope: Scope) -> None:
+    needed = permission(scope)
+    if installation.suspended_at is not None:
+        details = f"since {installation.suspended_at:%Y-%m-%d %H:%M %Z}"
+        resolution = "An owner must unsuspend it in the settings of its installation."
+        raise PermanentError(f"the App's installation on {scope} is suspended", details=details, resolution=resolution)
+    if installation.permissions.get(needed) != "write":
+        resolution = f'Grant the App "{needed}: write", and accept the change in its installation.'
+        raise PermanentError(f"the App may not manage the runners of {scope}", resolution=resolution)
+
+
+def permission(scope: Scope) -> str:
+    """What an App must be granted, at the level `write`. Raises PermanentError for an enterprise."""
     if scope.kind is Kind.ENTERPRISE:
         resolution = "Set GHVM_GITHUB_TOKEN to a classic token with manage_runners:enterprise."
         raise PermanentError("GitHub lets no App manage an enterprise's runners", resolution=resolution)

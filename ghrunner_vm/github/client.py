@@ -1,24 +1,41 @@
 """Runners of one organization, repository or enterprise, through GitHub's REST API."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from pydantic import SecretStr
 
 from ghrunner_vm.clock import SYSTEM, Clock
-from ghrunner_vm.errors import PermanentError, UsageError
+from ghrunner_vm.errors import InfrastructureError, UsageError
 from ghrunner_vm.github.auth import Auth
-from ghrunner_vm.github.faults import LostResponse, NameTaken, PermissionLost, refused
+from ghrunner_vm.github.faults import LostResponse, PermissionLost, no_group, refused, taken
 from ghrunner_vm.github.limits import Allowance, Budget
-from ghrunner_vm.github.models import JitConfig, JitConfigAnswer, Presence, Removal, Runner, RunnerList, Sight
+from ghrunner_vm.github.models import (
+    App,
+    Installation,
+    JitConfig,
+    JitConfigAnswer,
+    Presence,
+    RateLimit,
+    RateLimits,
+    Removal,
+    RepositoryList,
+    Runner,
+    RunnerGroup,
+    RunnerList,
+    Sight,
+)
 from ghrunner_vm.github.scope import Kind, Scope
 from ghrunner_vm.github.transport import TRIES, Answer, Method, Timeouts, Transport, Unreachable
 
 DEFAULT_GROUP = 1
 """The number of the runner group that every organization and enterprise has; a repository has no other."""
 
+PAGE = 100
+"""How many items GitHub gives at most in one answer."""
+_MOST_PAGES = 1000
 _CHANGED_RESOLUTION = "Check the App's installation, its permissions and the token."
 
 
@@ -72,22 +89,60 @@ class GitHub:
         """The rate limit as the last answer told it."""
         return self._allowance.budget
 
+    @property
+    def drift(self) -> float | None:
+        """By how many seconds this host's clock is ahead of GitHub's, as the last answer told it."""
+        return self._transport.drift
+
+    def app(self) -> App | None:
+        """The GitHub App that we are; None with a token."""
+        return self._auth.app(self._transport, self.scope)
+
+    def installation(self) -> Installation | None:
+        """The App's installation on the scope, suspended or not; None with a token."""
+        return self._auth.installation(self._transport, self.scope)
+
+    def rate_limits(self) -> Mapping[str, RateLimit]:
+        """`GET /rate_limit`, which is free: what is left of each limit. Nothing where none is in force."""
+        answer = self._send("GET", "/rate_limit")
+        if answer.status == 404:  # GitHub Enterprise Server, unless its administrator wants limits
+            return {}
+        if answer.status != 200:
+            raise refused(answer, self.scope, "look at the rate limit")
+        return answer.parse(RateLimits).resources
+
     def check(self, name: str, group_id: int) -> None:
         """Ask all that can be asked before a machine boots: credentials, permission, a name's freedom, the group.
 
         Raises NameTaken, and UsageError for a group of a repository.
         """
         if self.runner_named(name) is not None:
-            raise _taken(name)
-        if group_id == DEFAULT_GROUP:
-            return
+            raise taken(name)
+        if group_id != DEFAULT_GROUP:
+            self.group(group_id)
+
+    def group(self, group_id: int) -> RunnerGroup | None:
+        """`GET …/actions/runner-groups/{id}`; None for the only group of a repository, which has no page.
+
+        Raises PermanentError when there is none, and UsageError for any other group of a repository.
+        """
         if self.scope.kind is Kind.REPO:
+            if group_id == DEFAULT_GROUP:
+                return None
             raise UsageError("a repository has no runner groups", resolution="Leave --runner-group-id out.")
-        answer = self._send("GET", f"{self.scope.path}/actions/runner-groups/{group_id}")
+        answer = self._send("GET", self._group(group_id))
         if answer.status == 404:
-            raise self._no_group(group_id, answer)
+            raise no_group(answer, self.scope, group_id)
         if answer.status != 200:
             raise refused(answer, self.scope, f"look at runner group {group_id}")
+        return answer.parse(RunnerGroup)
+
+    def group_repositories(self, group_id: int) -> RepositoryList:
+        """`GET …/actions/runner-groups/{id}/repositories`: the first hundred of an organization's group."""
+        answer = self._send("GET", f"{self._group(group_id)}/repositories", params={"per_page": str(PAGE)})
+        if answer.status != 200:
+            raise refused(answer, self.scope, f"list the repositories of runner group {group_id}")
+        return answer.parse(RepositoryList)
 
     def generate_jitconfig(
         self, name: str, *, group_id: int, labels: Sequence[str], work_folder: str = "_work"
@@ -106,11 +161,11 @@ class GitHub:
             brief = f"GitHub's answer to the registration of {name} was lost"
             raise LostResponse(brief, details=error.details, resolution=resolution) from error
         if made is not None:
-            return JitConfig(made.runner.id, made.runner.name, made.encoded_jit_config)
+            return JitConfig(made.runner.id, made.runner.name, made.encoded_jit_config, made.runner.label_names)
         if answer.status == 409:
-            raise _taken(name, answer)
+            raise taken(name, answer)
         if answer.status == 404:
-            raise self._no_group(group_id, answer)
+            raise no_group(answer, self.scope, group_id)
         raise refused(answer, self.scope, f"register the runner {name}")
 
     def runner(self, runner_id: int) -> Runner | None:
@@ -128,6 +183,24 @@ class GitHub:
         if answer.status != 200:
             raise refused(answer, self.scope, "list the runners")
         return _named(answer.parse(RunnerList), name)
+
+    def runners(self) -> Iterator[Runner]:
+        """`GET …/actions/runners`, page by page: each runner once, unless one that is removed meanwhile shifts it away.
+
+        Raises InfrastructureError for a list that never ends.
+        """
+        seen: set[int] = set()
+        for page in range(1, _MOST_PAGES + 1):
+            answer = self._send("GET", self._runners, params={"per_page": str(PAGE), "page": str(page)})
+            if answer.status != 200:
+                raise refused(answer, self.scope, "list the runners")
+            listed = answer.parse(RunnerList)
+            yield from (runner for runner in listed.runners if runner.id not in seen)
+            seen.update(runner.id for runner in listed.runners)
+            if not listed.runners or page * PAGE >= listed.total_count:
+                return
+        brief = f"GitHub lists more than {_MOST_PAGES * PAGE} runners for {self.scope}"
+        raise InfrastructureError(brief, resolution="Remove runners in its settings.")
 
     def sight(self, runner_id: int, name: str) -> Sight:
         """How GitHub sees a runner; free of charge (304) while nothing changes.
@@ -179,7 +252,7 @@ class GitHub:
         raise PermissionLost(brief, details=answer.details, resolution=_CHANGED_RESOLUTION)
 
     def _list(self, name: str) -> Answer:
-        return self._send("GET", self._runners, params={"name": name, "per_page": "100"})
+        return self._send("GET", self._runners, params={"name": name, "per_page": str(PAGE)})
 
     def _send(
         self,
@@ -202,31 +275,18 @@ class GitHub:
             answer = send(self._auth.bearer(self._transport, self.scope))
         return answer
 
-    def _no_group(self, group_id: int, answer: Answer) -> PermanentError:
-        resolution = (
-            "Give --runner-group-id the number at the end of the group's page in the settings. GitHub says the same to"
-            " a token that may not register runners any more."
-        )
-        return PermanentError(
-            f"{self.scope} has no runner group {group_id}", details=answer.details, resolution=resolution
-        )
-
     def _remember(self, runner_id: int, etag: str | None, sight: Sight | None) -> None:
         with self._lock:
             self._seen.pop(runner_id, None)
             if etag and sight:
                 self._seen[runner_id] = (etag, sight)
 
+    def _group(self, group_id: int) -> str:
+        return f"{self.scope.path}/actions/runner-groups/{group_id}"
+
     @property
     def _runners(self) -> str:
         return f"{self.scope.path}/actions/runners"
-
-
-def _taken(name: str, answer: Answer | None = None) -> NameTaken:
-    details = None if answer is None else answer.details
-    return NameTaken(
-        f"a runner named {name} exists", details=details, resolution="Run it again: a new run has a new name."
-    )
 
 
 def _named(runners: RunnerList, name: str) -> Runner | None:
@@ -234,4 +294,4 @@ def _named(runners: RunnerList, name: str) -> Runner | None:
 
 
 def _sight(runner: Runner) -> Sight:
-    return Sight(Presence.ONLINE if runner.status == "online" else Presence.OFFLINE, runner.busy)
+    return Sight(Presence.ONLINE if runner.online else Presence.OFFLINE, runner.busy)

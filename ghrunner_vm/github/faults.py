@@ -32,6 +32,23 @@ class LostResponse(InfrastructureError):
     """The registration may or may not exist. Look for the name, remove it, and never use it again."""
 
 
+def taken(name: str, answer: Answer | None = None) -> NameTaken:
+    """The error for a name that GitHub has."""
+    details = None if answer is None else answer.details
+    return NameTaken(
+        f"a runner named {name} exists", details=details, resolution="Run it again: a new run has a new name."
+    )
+
+
+def no_group(answer: Answer, scope: Scope, group_id: int) -> PermanentError:
+    """The error for a runner group that GitHub does not find."""
+    resolution = (
+        "Give --runner-group-id the number at the end of the group's page in the settings. GitHub says the same to"
+        " a token that may not register runners any more."
+    )
+    return PermanentError(f"{scope} has no runner group {group_id}", details=answer.details, resolution=resolution)
+
+
 def refused(answer: Answer, scope: Scope, doing: str) -> GhvmError:
     """The error for an answer that is none of those the caller expects; `doing` completes "cannot …"."""
     brief = f"cannot {doing} for {scope}"

@@ -39,6 +39,16 @@ class Runner(_Lenient):
     labels: tuple[RunnerLabel, ...] = ()
     version: str | None = None
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """What a job may ask for."""
+        return tuple(label.name for label in self.labels)
+
+    @property
+    def online(self) -> bool:
+        """Whether its listener is connected."""
+        return self.status == "online"
+
 
 class RunnerList(_Lenient):
     """The answer of `GET …/actions/runners`."""
@@ -54,13 +64,75 @@ class JitConfigAnswer(_Lenient):
     encoded_jit_config: Secret
 
 
-class Installation(_Lenient):
-    """The answer of `GET …/installation`: the App as installed, with the permissions it was granted."""
+class RunnerGroup(_Lenient):
+    """`runner-groups-org` or `runner-groups-enterprise` of GitHub's OpenAPI description.
+
+    `visibility` is `all`, `selected` or, in an organization, `private`.
+    """
 
     id: int = Field(ge=1)
+    name: str
+    visibility: str
+    allows_public_repositories: bool = False
+    restricted_to_workflows: bool = False
+    selected_workflows: tuple[str, ...] = ()
+
+
+class Repository(_Lenient):
+    """`minimal-repository` of GitHub's OpenAPI description; the name is OWNER/NAME."""
+
+    full_name: str
+
+
+class RepositoryList(_Lenient):
+    """The answer of `GET …/runner-groups/{id}/repositories`."""
+
+    total_count: int = Field(ge=0)
+    repositories: tuple[Repository, ...]
+
+
+class App(_Lenient):
+    """The answer of `GET /app`."""
+
+    id: int = Field(ge=1)
+    name: str
+    slug: str | None = None
+
+
+class Account(_Lenient):
+    """Where an App is installed: a user or an organization has a login, an enterprise a slug."""
+
+    login: str | None = None
+    slug: str | None = None
+
+
+class Installation(_Lenient):
+    """The answer of `GET …/installation`: the App as installed, with the permissions it was granted.
+
+    `repository_selection` is `all` or `selected`, `target_type` is `Organization`, `User` or `Enterprise`.
+    """
+
+    id: int = Field(ge=1)
+    account: Account | None = None
+    target_type: str | None = None
+    repository_selection: str | None = None
     permissions: dict[str, str] = Field(default_factory=dict)
     suspended_at: AwareDatetime | None = None
     html_url: str | None = None
+
+
+class RateLimit(_Lenient):
+    """One of GitHub's limits. `reset` is seconds since 1970 on its clock."""
+
+    limit: int
+    remaining: int
+    reset: int
+
+
+class RateLimits(_Lenient):
+    """The answer of `GET /rate_limit`, by the name of what is limited."""
+
+    resources: dict[str, RateLimit]
 
 
 class InstallationToken(_Lenient):
@@ -83,6 +155,8 @@ class JitConfig:
     runner_id: int
     name: str
     encoded: SecretStr = field(repr=False)
+    labels: tuple[str, ...] = ()
+    """The labels that GitHub gave it."""
 
 
 class Presence(Enum):

@@ -106,6 +106,8 @@ class Transport:
         self.clock = clock
         self.allowance = allowance or Allowance(clock)
         self._timeouts = timeouts or Timeouts()
+        self.drift: float | None = None
+        """By how many seconds this host's clock was ahead of GitHub's at the last answer that told the time."""
 
     def send(
         self,
@@ -147,6 +149,8 @@ class Transport:
                 details=f"{type(error).__name__}: {str(error)[:500]}",
                 resolution="Check the network, the proxy variables and --github-api-url.",
             ) from error
+        if answer.date is not None:
+            self.drift = self.clock.wall() - answer.date
         now = answer.date or self.clock.wall()
         wait = self.allowance.note(answer.status, answer.headers, answer.message, now)
         if answer.status >= 500:

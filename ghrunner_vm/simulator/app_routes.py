@@ -1,6 +1,5 @@
 """GitHub's API about the App itself: the App, its installations and their tokens, and the rate limit."""
 
-import hashlib
 from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel
@@ -8,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ghrunner_vm.simulator.accounts import CREATED, account, node_id, number
 from ghrunner_vm.simulator.envelope import RateLimits
 from ghrunner_vm.simulator.identity import AccountKind, Identity, Installation, Principal
 from ghrunner_vm.simulator.model import timestamp
@@ -15,7 +15,6 @@ from ghrunner_vm.simulator.problems import Denied, read_body
 
 STATELESS_HEADER = "x-github-stateless-s2s-token"
 Handler = Callable[[Request], Awaitable[Response]]
-CREATED = "2026-01-01T00:00:00Z"
 
 
 class TokenRequest(BaseModel):
@@ -56,8 +55,8 @@ class AppRoutes:
                 "id": self._identity.app_id,
                 "client_id": self._identity.client_id,
                 "slug": slug,
-                "node_id": _node_id("app", self._identity.app_id),
-                "owner": _account(first),
+                "node_id": node_id("app", self._identity.app_id),
+                "owner": account(first.account, first.kind),
                 "name": "ghvm demo",
                 "description": None,
                 "external_url": "https://example.com",
@@ -129,14 +128,14 @@ class AppRoutes:
         return {
             "id": installation.id,
             "client_id": self._identity.client_id,
-            "account": _account(installation),
+            "account": account(installation.account, installation.kind),
             "repository_selection": "all",
             "access_tokens_url": f"{api}/access_tokens",
             "repositories_url": "https://api.github.com/installation/repositories",
             "html_url": f"https://github.com/settings/installations/{installation.id}",
             "app_id": self._identity.app_id,
             "app_slug": "ghvm-demo",
-            "target_id": _number(installation.account),
+            "target_id": number(installation.account),
             "target_type": installation.kind,
             "permissions": dict(installation.permissions),
             "events": ["workflow_job"],
@@ -153,54 +152,3 @@ class AppRoutes:
 def _want_app(request: Request) -> None:
     if request.state.principal.kind != "app":
         raise Denied(401, "A JSON web token could not be decoded")
-
-
-def _account(installation: Installation) -> dict[str, object]:
-    name = installation.account
-    if installation.kind == "Enterprise":
-        return _enterprise(name)
-    api = f"https://api.github.com/users/{name}"
-    links = {"followers", "subscriptions", "organizations", "repos", "received_events"}
-    patterns = {
-        "following": "{/other_user}",
-        "gists": "{/gist_id}",
-        "starred": "{/owner}{/repo}",
-        "events": "{/privacy}",
-    }
-    return {
-        "login": name,
-        "id": _number(name),
-        "node_id": _node_id("account", _number(name)),
-        "avatar_url": f"https://avatars.githubusercontent.com/u/{_number(name)}",
-        "gravatar_id": "",
-        "url": api,
-        "html_url": f"https://github.com/{name}",
-        **{f"{link}_url": f"{api}/{link}" for link in sorted(links)},
-        **{f"{link}_url": f"{api}/{link}{pattern}" for link, pattern in patterns.items()},
-        "type": installation.kind,
-        "site_admin": False,
-    }
-
-
-def _enterprise(name: str) -> dict[str, object]:
-    return {
-        "id": _number(name),
-        "node_id": _node_id("enterprise", _number(name)),
-        "name": name,
-        "slug": name,
-        "html_url": f"https://github.com/enterprises/{name}",
-        "avatar_url": f"https://avatars.githubusercontent.com/b/{_number(name)}",
-        "description": None,
-        "website_url": None,
-        "created_at": CREATED,
-        "updated_at": CREATED,
-    }
-
-
-def _number(name: str) -> int:
-    """A stable made-up id for an account."""
-    return int.from_bytes(hashlib.sha256(name.lower().encode()).digest()[:4], "big")
-
-
-def _node_id(kind: str, number: int) -> str:
-    return f"SIM_{kind}_{number}"

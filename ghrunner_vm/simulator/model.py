@@ -66,11 +66,12 @@ class Scope:
 
 @dataclass(frozen=True)
 class Group:
-    """A runner group of an organization or enterprise."""
+    """A runner group of an organization or enterprise; with `repositories` (OWNER/NAME) it is for these only."""
 
     id: int
     name: str
     default: bool = False
+    repositories: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ghrunner_vm.simulator.access import authorize
+from ghrunner_vm.simulator.accounts import repository
 from ghrunner_vm.simulator.model import Group, NotFound, Registration, Runner, Scope, timestamp
 from ghrunner_vm.simulator.problems import read_body
 from ghrunner_vm.simulator.state import State
@@ -49,9 +50,12 @@ class RunnerRoutes:
                 Route(f"{base}/{{id:int}}", self.get_runner, methods=["GET"]),
                 Route(f"{base}/{{id:int}}", self.delete_runner, methods=["DELETE"]),
             ]
+            groups = f"{prefix}/actions/runner-groups"
             if not prefix.startswith("/repos"):
-                routes.append(Route(f"{prefix}/actions/runner-groups", self.list_groups, methods=["GET"]))
-                routes.append(Route(f"{prefix}/actions/runner-groups/{{id:int}}", self.get_group, methods=["GET"]))
+                routes.append(Route(groups, self.list_groups, methods=["GET"]))
+                routes.append(Route(f"{groups}/{{id:int}}", self.get_group, methods=["GET"]))
+            if prefix.startswith("/orgs"):
+                routes.append(Route(f"{groups}/{{id:int}}/repositories", self.group_repositories, methods=["GET"]))
         return routes
 
     async def list_runners(self, request: Request) -> Response:
@@ -99,10 +103,19 @@ class RunnerRoutes:
     async def get_group(self, request: Request) -> Response:
         """`GET …/actions/runner-groups/{runner_group_id}`"""
         scope = self._scope(request, "read")
+        return JSONResponse(_render_group(scope, self._group(request)))
+
+    async def group_repositories(self, request: Request) -> Response:
+        """`GET /orgs/{org}/actions/runner-groups/{runner_group_id}/repositories`"""
+        self._scope(request, "read")
+        names = self._group(request).repositories or ()
+        return _page(request, "repositories", [repository(name) for name in names])
+
+    def _group(self, request: Request) -> Group:
         group = self._state.groups.get(request.path_params["id"])
         if group is None:
             raise NotFound
-        return JSONResponse(_render_group(scope, group))
+        return group
 
     def _render(self, runner: Runner) -> dict[str, object]:
         lie = self._state.conduct.says_busy
@@ -141,9 +154,10 @@ def _render_group(scope: Scope, group: Group) -> dict[str, object]:
     return {
         "id": group.id,
         "name": group.name,
-        "visibility": "all",
+        "visibility": "all" if group.repositories is None else "selected",
         "default": group.default,
         "runners_url": f"{api}/runners",
+        **({} if group.repositories is None else {"selected_repositories_url": f"{api}/repositories"}),
         "inherited": False,
         "allows_public_repositories": False,
         "restricted_to_workflows": False,

@@ -17,6 +17,7 @@ from githubkit_schemas.latest.models import (
     ValidationErrorSimple,
 )
 
+from ghrunner_vm.simulator.model import Group
 from ghrunner_vm.simulator.server import Simulator
 
 SCOPES = ("/orgs/demo-org", "/repos/demo-org/demo", "/enterprises/demo-enterprise")
@@ -115,6 +116,15 @@ def test_organization(org: GitHub[Any]) -> None:
     groups = actions.list_self_hosted_runner_groups_for_org("demo-org").parsed_data
     assert actions.get_self_hosted_runner_group_for_org("demo-org", 1).parsed_data.name == "Default"
     assert groups.total_count == 2
+
+
+def test_the_repositories_of_a_group(sim: Simulator, org: GitHub[Any]) -> None:
+    sim.state.groups[3] = Group(3, "Few", repositories=("demo-org/one", "demo-org/two"))
+    actions = org.rest.actions
+    assert actions.get_self_hosted_runner_group_for_org("demo-org", 3).parsed_data.visibility == "selected"
+    listed = actions.list_repo_access_to_self_hosted_runner_group_in_org("demo-org", 3).parsed_data
+    assert [repository.full_name for repository in listed.repositories] == ["demo-org/one", "demo-org/two"]
+    del sim.state.groups[3]
 
 
 def test_repository(org: GitHub[Any]) -> None:
