@@ -49,6 +49,11 @@ def history(settings: Settings) -> History:
     return History(directory, settings.history_runs, settings.history_size)
 
 
+def identities(settings: Settings) -> Path:
+    """Where user ids for machines are leased: one directory for the whole host, so that no two machines share one."""
+    return (Path("/var/lib/ghvm") if os.geteuid() == 0 else config.state_directory(settings)) / "uids"
+
+
 def ledger(settings: Settings) -> Ledger:
     """All runs that one can ask about."""
     return Ledger(runs_directory(settings), history(settings))
@@ -85,8 +90,7 @@ def plan(settings: Settings, described: Spec) -> Plan:
         runs=state / "runs",
         history=history(settings),
         sockets=config.runtime_directory(settings),
-        # One directory for the whole host, whatever the state directory: two machines never share a user id.
-        identities=(Path("/var/lib/ghvm") if os.geteuid() == 0 else state) / "uids",
+        identities=identities(settings),
         uid_base=settings.vm_uid_base,
         uid_count=settings.vm_uid_count,
         name=settings.name,

@@ -35,6 +35,7 @@ _SECTIONS = {
         "serve-images": ("serve_images", "serve_images", "Serve a directory of images."),
     },
     "Setup": {
+        "doctor": ("doctor", "doctor", "Check this host, GitHub and the image server."),
         "systemd": ("systemd", "systemd", "Keep a runner on this host as a service."),
     },
     "Try it": {

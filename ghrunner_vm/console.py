@@ -102,6 +102,10 @@ class Console:
         """Print a result on stdout."""
         self._out.print((printable(text), ""))
 
+    def styled(self, *pieces: tuple[str, str]) -> None:
+        """Print a result of texts with their styles, on one line of stdout."""
+        self._out.print(*((printable(text), style) for text, style in pieces))
+
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print rows as a table on stdout, nothing at all if there are none. No cell is ever cut off."""
         for number, line in enumerate(_aligned(columns, rows)):

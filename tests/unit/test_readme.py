@@ -29,7 +29,7 @@ def commands(program: str) -> list[list[str]]:
 def test_there_are_commands_to_check() -> None:
     assert {words[0] for words in commands("ghvm")} == {
         *("run", "ps", "logs", "ssh", "stop", "history", "why", "gc"),
-        *("images", "serve-images", "systemd", "sim"),
+        *("images", "serve-images", "systemd", "doctor", "sim"),
     }
 
 
