@@ -36,6 +36,9 @@ _SECTIONS = {
     },
     "Setup": {
         "doctor": ("doctor", "doctor", "Check this host, GitHub and the image server."),
+        "config": ("config", "config", "Show, check and write the settings."),
+        "spec": ("spec", "spec", "Check specs, and describe them to editors."),
+        "completion": ("completion", "completion", "Let the shell complete commands and options."),
         "systemd": ("systemd", "systemd", "Keep a runner on this host as a service."),
     },
     "Try it": {
@@ -87,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit. Nothing but `--debug` shows a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = cli.main(words, standalone_mode=False)
+        code = cli.main(words, standalone_mode=False, complete_var="_GHVM_COMPLETE")
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
     except click.ClickException as error:

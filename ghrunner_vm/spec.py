@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 
@@ -53,8 +54,14 @@ def _image(text: str) -> str:
     return text
 
 
-Label = Annotated[str, AfterValidator(_label)]
-Size = Annotated[int, BeforeValidator(_size)]
+# What a schema can say of a value; the validators say the rest.
+_LABEL_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"^[^,\s]([^,]*[^,\s])?$"}
+_IMAGE_SCHEMA = {"type": "string", "pattern": f"^{_IMAGE.pattern}$"}
+_SIZE_SCHEMA = {"type": "string", "pattern": r"^\s*[0-9]{1,9}(\.[0-9]{1,3})?\s*[MGTmgt]([iI]?[bB])?\s*$"}
+
+Label = Annotated[str, AfterValidator(_label), WithJsonSchema(_LABEL_SCHEMA)]
+Image = Annotated[str, AfterValidator(_image), WithJsonSchema(_IMAGE_SCHEMA)]
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
 
 
 def _kebab(name: str) -> str:
@@ -70,7 +77,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=_kebab)
 
     label: Label = Field(description=_LABEL_FORMS)
-    image: Annotated[str, AfterValidator(_image)] = Field(description=_IMAGE_FORMS)
+    image: Image = Field(description=_IMAGE_FORMS)
     arch: Literal["x86_64", "aarch64"] = Field(description="x86_64 or aarch64")
     cpu_cores: int = Field(ge=1, le=1024, description="a whole number, 1 or more")
     ram: Size = Field(description=_SIZE_FORMS)
@@ -102,6 +109,13 @@ class Spec(BaseModel):
     def all_labels(self) -> tuple[str, ...]:
         """Exactly what the runner is registered with: GitHub adds no label of its own."""
         return (self.label, *self.labels)
+
+
+def schema() -> dict[str, object]:
+    """The JSON Schema of a spec, for editors. It lets a few things pass that `load` does not: see its validators."""
+    described = Spec.model_json_schema()
+    described["title"] = "ghvm instance spec"
+    return described
 
 
 def load(path: Path) -> Spec:

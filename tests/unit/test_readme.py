@@ -20,7 +20,7 @@ def commands(program: str) -> list[list[str]]:
     for document in DOCUMENTS:
         for block in BLOCK.findall(document.read_text(encoding="utf-8")):
             lines = block.replace("\\\n", " ").replace(" && ", "\n").splitlines()
-            words = [shlex.split(line, comments=True) for line in lines]
+            words = [shlex.split(line.partition(" > ")[0], comments=True) for line in lines]
             bare = [line[1:] if line[:1] == ["sudo"] else line for line in words]
             found += [line[1:] for line in bare if line and line[0].rpartition("/")[2] == program and "…" not in line]
     return found
@@ -30,6 +30,7 @@ def test_there_are_commands_to_check() -> None:
     assert {words[0] for words in commands("ghvm")} == {
         *("run", "ps", "logs", "ssh", "stop", "history", "why", "gc"),
         *("images", "serve-images", "systemd", "doctor", "sim"),
+        *("config", "completion"),
     }
 
 
@@ -45,8 +46,7 @@ def test_the_command_line_is_understood(words: list[str], tmp_path: Path, monkey
         command = found
     (tmp_path / "build").mkdir()
     monkeypatch.chdir(tmp_path)
-    parsed = command.make_context(command.name, words)
-    assert parsed.params
+    command.make_context(command.name, words)
 
 
 @pytest.mark.parametrize("words", commands("make"), ids=" ".join)
