@@ -3,14 +3,14 @@
 import click
 from click.shell_completion import get_completion_class
 
-from ghrunner_vm.cli import cli
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import UsageError
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
     """Print what makes SHELL complete ghvm's commands and options.
 
     \b
@@ -21,4 +21,4 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise UsageError(f"this version of click knows no {shell}")
-    Console().result(kind(cli, {}, "ghvm", "_GHVM_COMPLETE").source().rstrip("\n"))
+    Console().result(kind(context.find_root().command, {}, "ghvm", "_GHVM_COMPLETE").source().rstrip("\n"))
