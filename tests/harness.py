@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import os
+import pty
 import select
 import signal
 import socket
 import subprocess  # noqa: TID251 the tests talk to a running ghvm and signal it
+import termios
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,6 +161,43 @@ class Following:
         self._process.wait(WAIT_SECONDS)
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+class OnTerminal:
+    """A program on a terminal of its own."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 120))
+        # Its own session and terminal, so that Ctrl-C is the terminal's.
+        self._process = subprocess.Popen(
+            ["setsid", "--ctty", *argv],  # noqa: S607 of the system
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment,
+        )
+        os.close(theirs)
+
+    def until(self, words: str, timeout: float = WAIT_SECONDS) -> str:
+        """What it shows from here on, once `words` are in it."""
+        said = b""
+        while words.encode() not in said:
+            readable, _, _ = select.select([self._ours], [], [], timeout)
+            assert readable, f"{words!r} was not shown: {said!r}"
+            said += os.read(self._ours, 1 << 16)
+        return said.decode()
+
+    def type(self, keys: str) -> None:
+        os.write(self._ours, keys.encode())
+
+    def wait(self, timeout: float = WAIT_SECONDS) -> int:
+        return self._process.wait(timeout)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait(WAIT_SECONDS)
+        os.close(self._ours)
 
 
 class Gate:

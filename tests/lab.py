@@ -17,7 +17,7 @@ from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.model import Job, Runner
 from ghrunner_vm.simulator.server import Simulator
 from tests import guests
-from tests.harness import WAIT_SECONDS, Following, Gate, GhvmRun, proc, processes
+from tests.harness import WAIT_SECONDS, Following, Gate, GhvmRun, OnTerminal, proc, processes
 
 GHVM = (sys.executable, "-m", "ghrunner_vm")
 
@@ -119,6 +119,13 @@ class Lab:
         )
         with contextlib.closing(Following(process)) as following:
             yield following
+
+    @contextlib.contextmanager
+    def on_a_terminal(self, *words: str) -> Iterator[OnTerminal]:
+        """As `ghvm`, with a terminal of 120 columns that somebody looks at."""
+        argv = [*GHVM, *words, "--state-dir", str(self.state)]
+        with contextlib.closing(OnTerminal(argv, {**self._environment(), "TERM": "xterm"})) as terminal:
+            yield terminal
 
     def gc(self) -> tuple[int, dict[str, str]]:
         """`ghvm gc`: its exit code, and what became of each run."""

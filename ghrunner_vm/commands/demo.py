@@ -36,7 +36,7 @@ _LOG_LINES = 12
 
 
 @click.command()
-@click.option("--job", metavar="SHELL", default=show.JOB, help="What the job runs in the guest.")
+@click.option("--job", metavar="SHELL", default=show.JOB, help="What the job runs in the guest.  [default: greets]")
 @click.option(
     "--cache-dir", type=click.Path(path_type=Path, file_okay=False), help="Where the tiny image is kept between demos."
 )

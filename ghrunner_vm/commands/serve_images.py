@@ -28,6 +28,10 @@ def serve_images(console: Console, directory: Path, host: str, port: int, cache_
     """Serve the images in DIR to `ghvm run` and to the Rust project's executor.
 
     An image is a file NAME.qcow2, or a bundle with a manifest NAME.json. New and changed files are noticed.
+
+    \b
+    Example:
+      ghvm serve-images ./build
     """
 
     def changed(snapshot: Snapshot) -> None:

@@ -77,6 +77,26 @@ def test_a_run_is_looked_at_stopped_and_explained(lab: Lab) -> None:
     assert "completed with result: Failed" in lab.ghvm("logs", "--runner").stdout
 
 
+def test_a_live_view_is_redrawn_until_ctrl_c(lab: Lab) -> None:
+    with lab.on_a_terminal("ps", "--watch", "--interval", "0.1") as view:
+        assert "no runs" in view.until("no runs")
+        with lab.gate() as gate, lab.run() as run:
+            lab.job(gate.command, name="build")
+            view.until("preparing")
+            drawn = view.until("busy")
+            assert "\x1b[1A" in drawn, "each view stands where the last one was"
+            gate.wait_reached()
+            with lab.on_a_terminal("stop", "--all") as stopping:
+                assert "busy build" in stopping.until("busy build")
+                gate.open()
+                assert "job-done (Succeeded)" in stopping.until("job-done (Succeeded)")
+                assert stopping.wait() == 0
+            assert run.wait_exit() == 0
+        view.until("no runs")
+        view.type("\x03")
+        assert view.wait() == 0
+
+
 def test_logs_follow_a_run_to_its_end(lab: Lab) -> None:
     with lab.gate() as gate, lab.run() as run:
         lab.job(f"echo from the job; {gate.command}", name="build")

@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess, run  # noqa: TID251 streams and exit code are tested
 
+import click
 import pytest
 
 from ghrunner_vm import __version__
+from ghrunner_vm.cli import cli
 
 HEAVY = ("requests", "rich", "pydantic", "starlette", "uvicorn", "jwt", "cryptography", "qemu", "asyncio")
 FAULTY = """
@@ -77,6 +80,29 @@ def test_every_command_has_help() -> None:
         done = ghvm(name, "--help")
         assert (done.returncode, done.stderr) == (0, ""), name
         assert done.stdout.startswith(f"Usage: python -m ghrunner_vm {name} ")
+
+
+def commands(command: click.Command, *words: str) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        yield " ".join(words), command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        yield from commands(found, *words, name)
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands(cli)), ids=[name for name, _ in commands(cli)])
+def test_each_help_has_a_summary_an_example_and_the_defaults(name: str, command: click.Command) -> None:
+    text = f"{command.help}{command.epilog or ''}"
+    assert re.search(rf"Examples?:\n +(sudo )?ghvm {name}\b", text) or name == "images pull"
+    assert text[0].isupper()
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, option.name
+            told = option.show_default or "[default: " in option.help
+            assert told or option.is_flag or not isinstance(option.default, str | int | float), option.name
 
 
 def test_the_version() -> None:
