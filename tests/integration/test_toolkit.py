@@ -228,3 +228,14 @@ def test_a_service_waits_after_failed_starts_and_a_drain_ends_the_wait(lab: Lab)
         assert run.wait("pause").message.startswith("the last starts failed: this one waits")
         run.send(signal.SIGTERM)
         assert run.wait_exit() == 0
+
+
+def test_why_a_job_failed_that_took_all_memory(lab: Lab) -> None:
+    """The guest's kernel says so on the console."""
+    with lab.run() as run:
+        lab.job("tail /dev/zero", name="greedy")
+        assert run.wait_exit() == 0
+    told = lab.ghvm("why").stdout
+    assert ": out of memory: the job finished (Failed); the guest ran out of memory\n" in told
+    assert re.search(r"^  │ .*Out of memory: Killed process \d+ \(tail\)", told, re.MULTILINE)
+    assert '"ram" in the spec' in told
