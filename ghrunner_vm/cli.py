@@ -30,6 +30,10 @@ _SECTIONS = {
         "stop": ("stop", "stop", "Stop runs, without losing a job."),
         "gc": ("gc", "gc", "Remove what dead runs left."),
     },
+    "GitHub": {
+        "token": ("token", "token", "Try whether runners can be registered, and as whom."),
+        "runners": ("runners", "runners", "See and clear up what is registered."),
+    },
     "Images": {
         "images": ("images", "images", "Fetch, show and remove images."),
         "serve-images": ("serve_images", "serve_images", "Serve a directory of images."),

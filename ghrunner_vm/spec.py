@@ -3,6 +3,7 @@
 import json
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -116,6 +117,22 @@ def schema() -> dict[str, object]:
     described = Spec.model_json_schema()
     described["title"] = "ghvm instance spec"
     return described
+
+
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Labels from a command line. Raises UsageError."""
+    seen: set[str] = set()
+    for label in labels:
+        try:
+            _label(label)
+        except ValueError as error:
+            raise UsageError(f"{label[:200]!r} cannot be a label", resolution=f"Allowed: {_LABEL_FORMS}.") from error
+        if label.casefold() in seen:
+            raise UsageError(f"the label {label!r} is given twice", resolution="Case does not matter to GitHub.")
+        seen.add(label.casefold())
+    if len(seen) > _MAX_LABELS:
+        raise UsageError(f"{len(seen)} labels are given", resolution=f"A runner has at most {_MAX_LABELS}.")
+    return tuple(labels)
 
 
 def load(path: Path) -> Spec:

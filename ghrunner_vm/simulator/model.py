@@ -132,13 +132,15 @@ class Conduct:
 
     `says_busy` is what the API tells of every runner's job, whatever is true. A runner that waits `idle_seconds` for a
     job loses its registration; with `ghosts` its listener is not told and waits on. With `repeats` the API answers
-    409 to a registration that it has made, as it does when something on the way has sent the request twice.
+    409 to a registration that it has made, as it does when something on the way has sent the request twice. `config`
+    is sent as every JIT config.
     """
 
     says_busy: bool | None = None
     idle_seconds: float | None = None
     ghosts: bool = False
     repeats: bool = False
+    config: str | None = None
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ class State:
             self._runners[runner.id] = runner
             if self.conduct.repeats:
                 raise NameTaken(asked.name)
-        return runner, jitconfig.encode(runner, self._service_url, asked.work_folder, self._runner_key)
+        right = jitconfig.encode(runner, self._service_url, asked.work_folder, self._runner_key)
+        return runner, right if self.conduct.config is None else self.conduct.config
 
     def runners(self, scope: Scope | None = None) -> list[Runner]:
         """The runners of a scope, or all, oldest first."""
