@@ -22,10 +22,10 @@ _WHOSE = {
 @click.option("--ours", is_flag=True, help="Only the runners of runs of this host.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def list_runners(ours: bool, as_json: bool, **flags: object) -> None:
-    """List the runners that are registered in the organization, repository or enterprise.
+    """List the registered runners and whose they are.
 
-    WHOSE tells what this host knows of them: a live run, a dead one, whose runner `ghvm runners prune` deletes, or
-    nothing, as of another host's.
+    All of the organization, repository or enterprise are listed. WHOSE tells what this host knows of them: a live run,
+    a dead one, whose runner `ghvm runners prune` deletes, or nothing, as of another host's.
 
     \b
     Example:

@@ -31,11 +31,12 @@ def prune(
     as_json: bool,
     **flags: object,
 ) -> None:
-    """Delete the runners that dead runs of this host left registered, as `ghvm gc` does with all else they left.
+    """Delete runners that dead runs left registered.
 
-    Others are deleted if you name them. Whatever you name, a runner that is online, has a job or belongs to a live run
-    of this host stays. GitHub does not tell how old a registration is, and a runner that another host is just starting
-    was never online: --name-prefix leaves those alone without --unconnected.
+    Those are the leftovers of this host, and what else the dead runs left goes too, as with `ghvm gc`. Others are
+    deleted if you name them. Whatever you name, a runner that is online, has a job or belongs to a live run of this
+    host stays. GitHub does not tell how old a registration is, and a runner that another host is just starting was
+    never online: --name-prefix leaves those alone without --unconnected.
 
     Exit code 4 says that GitHub keeps a runner for now, as it does for minutes after a machine died in its job.
 
