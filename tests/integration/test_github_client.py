@@ -1,5 +1,6 @@
-"""The GitHub client against the simulator: registrations, sights, removals."""
+"""The GitHub client against the simulator: registrations, sights, removals, lists."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,8 @@ from ghrunner_vm.github.models import JitConfig, Presence, Removal, Sight
 from ghrunner_vm.github.scope import Scope
 from ghrunner_vm.github.transport import Unreachable
 from ghrunner_vm.simulator.faults import Rule
+from ghrunner_vm.simulator.model import Registration
+from ghrunner_vm.simulator.model import Scope as SimScope
 from ghrunner_vm.simulator.server import Simulator
 from tests.integration.virtual_clock import VirtualTime
 
@@ -253,3 +256,51 @@ def test_many_threads_share_one_client_and_one_token(github: GitHub) -> None:
         made = list(pool.map(lambda number: register(github, f"ghvm-{number}"), range(16)))
     assert len({one.runner_id for one in made}) == 16
     assert github.requests_made == 16 + 2
+
+
+def test_all_runners_are_listed_page_by_page(sim: Simulator, github: GitHub) -> None:
+    for number in range(250):
+        sim.state.register(SimScope("orgs", "demo-org"), Registration(f"many-{number}", 1, ("demo",)))
+    github.check("first", 1)  # so that a token is there
+    before = github.requests_made
+    assert [runner.name for runner in github.runners()] == [f"many-{number}" for number in range(250)]
+    assert github.requests_made - before == 3
+
+
+def test_a_list_that_never_ends_does(github: GitHub, sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ghrunner_vm.github.client._MOST_PAGES", 3)  # the real bound takes a thousand requests
+    runner = {"id": 1, "name": "again", "os": "linux", "status": "offline", "busy": False}
+    sim.faults.add(Rule(path=LIST, status=200, body=json.dumps({"total_count": 10**9, "runners": [runner] * 100})))
+    with pytest.raises(InfrastructureError, match="more than 300 runners"):
+        list(github.runners())
+
+
+def test_a_list_that_may_not_be_seen(github: GitHub, sim: Simulator) -> None:
+    sim.faults.add(Rule(path=LIST, status=403, body='{"message": "no"}'))
+    with pytest.raises(PermanentError, match="cannot list the runners"):
+        list(github.runners())
+
+
+def test_a_server_without_rate_limits(github: GitHub, sim: Simulator) -> None:
+    """GitHub Enterprise Server, as it is delivered."""
+    assert github.rate_limits()["core"].limit == 5000
+    sim.faults.add(Rule(path="/rate_limit", status=404, body='{"message": "Rate limiting is not enabled."}'))
+    assert github.rate_limits() == {}
+
+
+def test_the_app_proves_itself_once_and_again_after_five_minutes(github: GitHub, time: VirtualTime) -> None:
+    """A proof that is good for eight minutes is not used up to the last one."""
+    for _ in range(3):
+        app, installation = github.app(), github.installation()
+        assert app is not None
+        assert installation is not None
+        assert (app.slug, installation.permissions["metadata"]) == ("ghvm-demo", "read")
+        time.now += 6 * 60
+
+
+def test_an_enterprise_has_no_installation(sim: Simulator, time: VirtualTime) -> None:
+    auth = AppAuth(sim.client_id, sim.private_key_pem.encode())
+    enterprise = Scope.parse("enterprise:demo-enterprise")
+    refusal = pytest.raises(PermanentError, match="no App manage an enterprise's runners")
+    with GitHub(sim.url, enterprise, auth, clock=time.clock) as github, refusal:
+        github.installation()
