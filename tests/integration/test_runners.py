@@ -10,7 +10,8 @@ import pytest
 
 from ghrunner_vm import process, runs
 from ghrunner_vm.errors import ExitCode
-from ghrunner_vm.runs import ProcessRecord, RunDirectory, RunnerRecord, RunRecord
+from ghrunner_vm.record import ProcessRecord, RunnerRecord, RunRecord
+from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.model import Registration, Runner, Scope
 from ghrunner_vm.simulator.server import Simulator

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ghrunner_vm import runs
 from ghrunner_vm.errors import ExitCode
 from ghrunner_vm.github.jitconfig import decode
+from ghrunner_vm.record import RECORD, encode_record, read_record
 from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.model import Conduct, Group
 from ghrunner_vm.simulator.server import Simulator
@@ -409,11 +409,11 @@ def _collect(operator: Operator, moment: str) -> None:
     done = operator.ghvm("gc")
     for name in operator.recorded:
         assert done.returncode == ExitCode.INFRASTRUCTURE, moment
-        record = runs.read(operator.runs / name)
+        record = read_record(operator.runs / name)
         assert record is not None
         assert record.runner is not None
         long_ago = record.runner.model_copy(update={"asked": record.runner.asked - 3600})
-        (operator.runs / name / runs.RECORD).write_bytes(runs.encode(record.model_copy(update={"runner": long_ago})))
+        (operator.runs / name / RECORD).write_bytes(encode_record(record.model_copy(update={"runner": long_ago})))
     if operator.recorded:
         assert operator.ghvm("gc").returncode == ExitCode.OK, moment
     assert (operator.registered, operator.recorded) == ([], []), moment
