@@ -221,7 +221,7 @@ def test_a_service_manager_hears_how_a_run_goes(lab: Lab) -> None:
 
 def test_a_service_waits_after_failed_starts_and_a_drain_ends_the_wait(lab: Lab) -> None:
     nowhere = ("--images-server", "http://127.0.0.1:1", "--images-cache-dir", str(lab.directory / "none"))
-    for _ in range(8):
+    for _ in range(3):
         with lab.run(*nowhere) as run:
             assert run.wait_exit() == 4
     with lab.run("--back-off", *nowhere) as run:

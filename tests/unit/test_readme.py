@@ -30,7 +30,7 @@ def test_there_are_commands_to_check() -> None:
     assert {words[0] for words in commands("ghvm")} == {
         *("run", "ps", "logs", "ssh", "stop", "history", "why", "gc"),
         *("images", "serve-images", "systemd", "doctor", "sim"),
-        *("config", "completion"),
+        *("config", "completion", "token", "runners"),
     }
 
 
