@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ghrunner_vm import runs
+from ghrunner_vm.errors import PermanentError
 from ghrunner_vm.record import RECORD, RunRecord, read_record
 
 _WITHOUT_A_MACHINE = 5
@@ -39,16 +40,20 @@ class History:
     def keep(self, path: Path) -> None:
         """Put a finished run here, whose lock is held; its directory is gone then. Raises OSError.
 
-        A crash leaves it where it was, or here with its lock file.
+        A crash leaves it where it was, or here with its lock file. Nothing is kept where others could change it.
         """
         if self.most == 0 or read_record(path) is None:
             runs.remove(path)
             return
         runs.clear(path)
         self.directory.mkdir(mode=0o700, exist_ok=True)
-        with runs.home(self.directory) as home:
-            kept = path.rename(home / path.name)
-            (kept / runs.LOCK).unlink(missing_ok=True)
+        try:
+            with runs.home(self.directory) as home:
+                kept = path.rename(home / path.name)
+                (kept / runs.LOCK).unlink(missing_ok=True)
+        except PermanentError:
+            runs.remove(path)
+            return
         self.prune()
 
     def list(self) -> list[Kept]:

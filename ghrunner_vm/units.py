@@ -43,6 +43,11 @@ def parse_port(value: object) -> int:
     return value
 
 
+def shortened(text: str, most: int = 40) -> str:
+    """The text, its end left out if it has more than `most` letters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def format_size(size: int) -> str:
     """A size in bytes for people: `1.5 GiB`."""
     value = float(size)

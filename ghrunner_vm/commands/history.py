@@ -9,7 +9,7 @@ from ghrunner_vm.commands.options import state_option
 from ghrunner_vm.console import Console
 from ghrunner_vm.ledger import Entry, Stage
 from ghrunner_vm.lifecycle.postmortem import why_of
-from ghrunner_vm.units import format_seconds, format_size, format_time
+from ghrunner_vm.units import format_seconds, format_size, format_time, shortened
 
 _COLUMNS = ("RUN", "ENDED", "TOOK", "WHY", "OUTCOME", "JOB", "CPU", "MEMORY", "DISK")
 
@@ -76,7 +76,7 @@ def _row(entry: Entry) -> list[str]:
         format_seconds(max(0.0, ended - record.created)) if ended else "-",
         why_of(entry).reason.value,
         record.outcome or ("not cleared up" if entry.stage is Stage.DEAD else "-"),
-        " ".join(filter(None, (record.job, record.job_result))) or "-",
+        shortened(" ".join(filter(None, (record.job, record.job_result))) or "-"),
         "-" if peaks is None else format_seconds(peaks.cpu_seconds),
         "-" if peaks is None else format_size(peaks.memory),
         "-" if peaks is None else format_size(peaks.disk),

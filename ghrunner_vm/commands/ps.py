@@ -12,7 +12,7 @@ from ghrunner_vm.commands.options import state_option
 from ghrunner_vm.console import Console
 from ghrunner_vm.ledger import Ledger
 from ghrunner_vm.lifecycle.status import Status, look
-from ghrunner_vm.units import format_seconds, format_size
+from ghrunner_vm.units import format_seconds, format_size, shortened
 
 _COLUMNS = ("RUN", "PHASE", "SINCE", "JOB", "IMAGE", "CPU", "MEMORY", "DISK", "SSH")
 
@@ -73,7 +73,7 @@ def _row(status: Status) -> list[str]:
         record.id,
         record.phase,
         format_seconds(max(0.0, status.at - record.since)),
-        record.job or "-",
+        shortened(record.job or "-"),
         f"{record.image} {record.commit[:12] if record.commit else ''}".strip(),
         "-" if status.cpu is None else f"{status.cpu:.1f}" + (f" of {limits.cores}" if limits else ""),
         "-" if used is None else _of(used.memory, limits.ram if limits else None),

@@ -32,6 +32,7 @@ class Teller:
         self.run: RunDirectory | None = None
         self.gauge: Gauge | None = None
         self.runner_log: Ring | None = None
+        self._heard_ready = False
         self.job_result: str | None = None
         """What the guest said of its job."""
         self.cause: str | None = None
@@ -60,12 +61,14 @@ class Teller:
             case said.Log(text=text):
                 self._keep(text)
                 self._tell("guest-log", text if len(text) <= _LINE else f"{text[:_LINE]}…")
-            case said.Ready(ssh_host_key=key) if self.run and self.run.record.ssh_host_key is None:
+            case said.Ready(ssh_host_key=key) if not self._heard_ready:
+                # A later one may be from whoever has the guest by then.
+                self._heard_ready = True
                 self._record(ssh_host_key=host_key(key))
             case said.JobFinished(result=result):
                 self.job_result = self.job_result or result
-            case said.JobStarted(job=job):
-                self._record(job=self.run.record.job or job if self.run else None)
+            case said.JobStarted(job=job) if self.run and self.run.record.job is None:
+                self._record(job=job)
             case said.Refused(why=why):
                 self._tell("refused", f"the guest refused: {why}")
 

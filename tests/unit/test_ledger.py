@@ -200,3 +200,13 @@ def test_a_record_that_a_full_disk_kept_back_is_written_at_the_end(host: Host) -
         run.record = run.record.model_copy(update={"outcome": "disk-full"})
     (kept,) = host.history.list()
     assert kept.record.outcome == "disk-full"
+
+
+def test_nothing_is_kept_where_others_could_change_it(host: Host) -> None:
+    """A good job must not end badly for it."""
+    host.history.directory.mkdir()
+    host.history.directory.chmod(0o777)
+    with runs.create(host.ledger.runs, record("demo-0001"), bury=host.history.keep):
+        pass
+    assert list(host.ledger.runs.iterdir()) == []
+    assert list(host.history.directory.iterdir()) == []

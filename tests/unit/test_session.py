@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 
 from ghrunner_vm import app, config, runs
+from ghrunner_vm.guest import messages as said
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.control import Stop
 from ghrunner_vm.lifecycle.plan import Means
@@ -109,3 +110,14 @@ def test_what_writes_into_the_run_directory_is_waited_for_before_that_is_removed
 
     asyncio.run(interrupted())
     assert told == ["begun", "made", "deleted"]
+
+
+def test_only_the_first_ready_and_the_first_job_are_believed(scene: Scene) -> None:
+    """Later ones may be from root in the job."""
+    teller, run = scene.session._teller, scene.session._run
+    assert run is not None
+    for key in ("", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA later"):
+        teller.heard(said.Ready.model_validate({"type": "ready", "agent": 1, "ssh-host-key": key}))
+    for job in ("build", "other"):
+        teller.heard(said.JobStarted(type="job-started", job=job))
+    assert (run.record.ssh_host_key, run.record.job) == (None, "build")
