@@ -22,6 +22,7 @@ RUNNER_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
 RUNNER_PREFIX_FORMS = "1 to 55 letters, digits, dots, underscores and hyphens, the first a letter or digit"
 _SCOPES = ("github_org", "github_repo", "github_enterprise")
 _SECRETS = ("github_token",)
+_PATHS = ("github_private_key", "images_cache_dir", "state_dir", "metrics_textfile")
 _MAX_FILE = 1 << 20
 
 
@@ -101,6 +102,7 @@ class Settings(BaseModel):
     name: RunnerPrefix | None = Field(None, description=RUNNER_PREFIX_FORMS)
     log_format: Literal["text", "json"] = Field("text", description="text or json")
     state_dir: AnyPath | None = Field(None, description="a directory")
+    metrics_textfile: AnyPath | None = Field(None, description="the path of a file NAME.prom")
     history_runs: Whole = Field(50, ge=0, le=10_000, description="finished runs to keep the records of; 0: none")
     history_size: Annotated[int, BeforeValidator(_size)] = Field(200 << 20, description=f"their room: {SIZE_FORMS}")
     vm_uid_base: Whole = Field(1_900_000_000, ge=100_000, le=4_000_000_000, description="a user id above 100000")
@@ -248,7 +250,7 @@ def _from_file(path: Path) -> dict[str, Given]:
 
 def _beside(path: Path, name: str, value: object) -> object:
     """A file's relative paths mean files beside it, wherever ghvm was started."""
-    if name in ("github_private_key", "images_cache_dir", "state_dir") and isinstance(value, str) and value:
+    if name in _PATHS and isinstance(value, str) and value:
         return path.absolute().parent / Path(value).expanduser()
     return value
 

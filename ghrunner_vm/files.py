@@ -70,11 +70,15 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[int
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Replace `path` as one step. A crash leaves the old content, or a stray `.NAME.XXXX` beside it."""
+    """Replace `path` as one step, with this mode whatever the umask.
+
+    A crash leaves the old content, or a stray `.NAME.XXXX` beside it.
+    """
     staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -35,6 +35,7 @@ from ghrunner_vm.github.signing import signer
 @click.option(
     "--back-off", is_flag=True, default=None, help="Wait before the start if the last ones failed; for services."
 )
+@click.option("--metrics-textfile", metavar="PATH", type=PATH, help="Write metrics for Prometheus' node exporter.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Narration as text or as JSON lines.")
 def run(spec_file: Path, **flags: object) -> None:
     """Run one job in one virtual machine, as the file SPEC describes it.

@@ -12,6 +12,7 @@ from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.connect import github_client
 from ghrunner_vm.lifecycle import session
 from ghrunner_vm.lifecycle.plan import Ended, Means, Plan, Tell
+from ghrunner_vm.lifecycle.textfile import Textfile
 from ghrunner_vm.notify import Notifier
 from ghrunner_vm.process import Program
 from ghrunner_vm.units import format_seconds
@@ -30,7 +31,8 @@ def supervise(spec_file: Path, flags: Mapping[str, object], signer: Program) -> 
     plan = app.plan(settings, described)
     with console.from_a_thread():
         with app.means(settings, described, github, console.progress, console.warn) as means:
-            ended = asyncio.run(_watched(plan, means, _teller(console, means.clock.monotonic)))
+            tell = _measured(settings, plan, github, console, _teller(console, means.clock.monotonic))
+            ended = asyncio.run(_watched(plan, means, tell))
         requests = _requests(github)  # the revoked token included
         left = f"; {requests['remaining']} of {requests['limit']} are left" if requests["limit"] is not None else ""
         console.say(f"GitHub counted {requests['made']} requests{left}", **requests)
@@ -52,6 +54,28 @@ async def _watched(plan: Plan, means: Means, tell: Tell) -> Ended:
 
     async with notifier.alive():
         return await session.run(plan, means, told)
+
+
+def _measured(settings: config.Settings, plan: Plan, github: GitHub, console: Console, tell: Tell) -> Tell:
+    """Tells, and keeps the file of metrics up to date if there is to be one."""
+    if settings.metrics_textfile is None:
+        return tell
+
+    def budget() -> Mapping[str, int]:
+        left = github.budget
+        return {} if left is None else {"limit": left.limit, "remaining": left.remaining}
+
+    textfile = Textfile(settings.metrics_textfile, (plan.runs, plan.history.directory), budget, console.warn)
+    run_id = ""
+
+    def told(step: str, words: str, **facts: object) -> None:
+        nonlocal run_id
+        tell(step, words, **facts)
+        run_id = str(facts["run"]) if step == "run" else run_id
+        if step != "guest-log":
+            textfile.write(run_id)
+
+    return told
 
 
 def _teller(console: Console, now: Callable[[], float]) -> Tell:

@@ -209,7 +209,7 @@ def test_a_service_manager_hears_how_a_run_goes(lab: Lab) -> None:
         manager.bind(str(lab.directory / "notify"))
         lab.job("echo hello")
         told = {"NOTIFY_SOCKET": str(lab.directory / "notify"), "WATCHDOG_USEC": "400000"}
-        with lab.run(env=told) as run:
+        with lab.run("--metrics-textfile", str(lab.directory / "ghvm.prom"), env=told) as run:
             heard = [manager.recv(4096).decode()]
             while not heard[-1].startswith("STOPPING=1"):
                 heard.append(manager.recv(4096).decode())
@@ -217,6 +217,9 @@ def test_a_service_manager_hears_how_a_run_goes(lab: Lab) -> None:
     assert [one.split("\n")[0] for one in heard if one.startswith("READY")] == ["READY=1"]
     assert {"STATUS=job started", "STATUS=listening for a job", "WATCHDOG=1"} <= set(heard)
     assert heard[-1] == "STOPPING=1\nSTATUS=the job finished"
+    measured = (lab.directory / "ghvm.prom").read_text()
+    assert f'ghvm_run_outcome{{label="{lab.label}",outcome="job-done"}} 1\n' in measured
+    assert "ghvm_github_requests_remaining" in measured
 
 
 def test_a_service_waits_after_failed_starts_and_a_drain_ends_the_wait(lab: Lab) -> None:
