@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import queue
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ Backlog = queue.Queue[Callable[[], None] | None]
 Bar = Callable[[str, int | None], contextlib.AbstractContextManager[Advance]]
 
 _BACKLOG = 1000
+_CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_c])")  # the control sequences of ECMA-48
 _FLUSH_SECONDS = 2.0
 
 
@@ -246,6 +248,11 @@ class Meter(contextlib.ExitStack):
             self._advance = self.enter_context(self._bar(self._label, total))
         self._advance(done - self._shown)
         self._shown = done
+
+
+def plain(text: str) -> str:
+    """The text without colours, cursor movements and the like, which firmware and kernels like to print."""
+    return _CONTROL.sub("", text).replace("\r", "")
 
 
 def printable(text: str) -> str:

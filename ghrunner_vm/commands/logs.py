@@ -2,7 +2,6 @@
 
 import codecs
 import json
-import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +11,10 @@ import click
 from ghrunner_vm import app, config, runs
 from ghrunner_vm.clock import SYSTEM
 from ghrunner_vm.commands.options import state_option
-from ghrunner_vm.console import Console
+from ghrunner_vm.console import Console, plain
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.ledger import Entry, Ledger, Stage
 from ghrunner_vm.lifecycle.following import content, follow
-
-# Cursor movements and colours (ECMA-48 control sequences).
-_CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_c])")
 
 
 @click.command()
@@ -78,13 +74,9 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[str]:
     rest = ""
     for block in blocks:
         *lines, rest = (rest + decoder.decode(block)).split("\n")
-        yield from map(_plain, lines)
+        yield from map(plain, lines)
     if rest:
-        yield _plain(rest)
-
-
-def _plain(line: str) -> str:
-    return _CONTROL.sub("", line).replace("\r", "")
+        yield plain(rest)
 
 
 def _events(lines: Iterator[str], entry: Entry, *, as_json: bool) -> Iterator[str]:

@@ -1,12 +1,11 @@
 """What `ghvm run` does: supervise the run, narrate it, and tell how it ended."""
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ghrunner_vm import app, config, spec
-from ghrunner_vm.console import Console
+from ghrunner_vm.console import Console, plain
 from ghrunner_vm.errors import ExitCode, GhvmError
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.connect import github_client
@@ -16,9 +15,6 @@ from ghrunner_vm.lifecycle.textfile import Textfile
 from ghrunner_vm.notify import Notifier
 from ghrunner_vm.process import Program
 from ghrunner_vm.units import format_seconds
-
-# Cursor movements and colours, which firmware likes (ECMA-48 control sequences).
-_CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_c])")
 
 
 def supervise(spec_file: Path, flags: Mapping[str, object], signer: Program) -> None:
@@ -127,5 +123,5 @@ def _failure(ended: Ended, words: str) -> GhvmError:
 
 def _console_of(ended: Ended) -> str | None:
     """The guest's last words, marked line by line as not ours."""
-    lines = [line for line in _CONTROL.sub("", ended.console).splitlines() if line.strip()]
+    lines = [line for line in plain(ended.console).splitlines() if line.strip()]
     return "\n".join(["The last of the guest's console:", *(f"  │ {line}" for line in lines)]) if lines else None

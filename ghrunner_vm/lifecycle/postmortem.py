@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 from ghrunner_vm import process, runs
+from ghrunner_vm.console import plain
 from ghrunner_vm.ledger import Entry
 from ghrunner_vm.lifecycle.reason import LastWords, Why, why
 from ghrunner_vm.ring import old
@@ -25,11 +26,11 @@ def last_words(path: Path) -> LastWords:
 
 
 def last(path: Path, name: str, limit: int) -> str:
-    """The last `limit` bytes of a ring as text, without carriage returns; empty if there is none."""
+    """The last `limit` bytes of a ring as plain text; empty if there is none."""
     content = b""
     for part in (name, old(name)):
         content = _end(path / part, limit - len(content)) + content
-    return content.decode(errors="replace").replace("\r", "")
+    return plain(content.decode(errors="replace"))
 
 
 def _end(path: Path, limit: int) -> bytes:

@@ -240,5 +240,5 @@ def test_why_a_job_failed_that_took_all_memory(lab: Lab) -> None:
         assert run.wait_exit() == 0
     told = lab.ghvm("why").stdout
     assert ": out of memory: the job finished (Failed); the guest ran out of memory\n" in told
-    assert re.search(r"^  │ .*Out of memory: Killed process \d+ \(tail\)", told, re.MULTILINE)
+    assert re.search(r"^  │ \[ *[\d.]+\] Out of memory: Killed process \d+ \(tail\)", told, re.MULTILINE)
     assert '"ram" in the spec' in told
