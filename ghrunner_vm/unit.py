@@ -23,6 +23,7 @@ Type=notify
 NotifyAccess=main
 ExecStart=@executable@ run --back-off {SETTINGS}/%i.json
 LoadCredential=github-private-key:{SETTINGS}/app.pem
+Environment=GHVM_GITHUB_PRIVATE_KEY=%d/github-private-key
 @identity@
 # A run takes one job. What only a person can mend (2: usage, 5: permanent) is not tried again.
 Restart=always

@@ -27,10 +27,11 @@ def read_private_key(settings: Settings, *, environ: Mapping[str, str] = os.envi
 
     Raises UsageError when neither is set, PermanentError when the file is missing, readable by the world or no key.
     """
-    if settings.github_private_key is not None:
-        return _read(settings.github_private_key, from_systemd=False)
-    if directory := environ.get("CREDENTIALS_DIRECTORY"):
-        return _read(Path(directory) / CREDENTIAL, from_systemd=True)
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    credential = Path(directory) / CREDENTIAL if directory else None
+    path = settings.github_private_key or credential
+    if path is not None:
+        return _read(path, from_systemd=path == credential)
     resolution = "Give --github-private-key PATH, or LoadCredential=github-private-key:PATH in the unit."
     raise UsageError("no private key of the GitHub App is set", resolution=resolution)
 

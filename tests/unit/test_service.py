@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ghrunner_vm import process, unit
+from ghrunner_vm import config, process, unit
 from ghrunner_vm.cli import cli
 from ghrunner_vm.errors import ExitCode, UsageError
+from ghrunner_vm.github.key import read_private_key
 from ghrunner_vm.history import History
 from ghrunner_vm.ledger import Ledger
 from ghrunner_vm.lifecycle.backoff import pause
@@ -60,6 +61,17 @@ def test_the_exposure_is_what_the_document_says(tmp_path: Path, user: str | None
 def keys(text: str) -> dict[str, str]:
     lines = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
     return {key: value for key, _, value in lines if value or key == "CapabilityBoundingSet"}
+
+
+def test_the_key_of_the_service_is_the_credential(tmp_path: Path) -> None:
+    """The configuration may name a file that only root can read. systemd's access list shows as the group's mode."""
+    (tmp_path / "github-private-key").write_text("-----BEGIN RSA PRIVATE KEY-----\n")
+    (tmp_path / "github-private-key").chmod(0o440)
+    (named,) = re.findall(r"Environment=(GHVM_GITHUB_PRIVATE_KEY)=(%d/\S+)", unit.unit(Path("/bin/true"), "daemon"))
+    (tmp_path / "config.toml").write_text('github-private-key = "/nowhere.pem"\n')
+    environ = {named[0]: named[1].replace("%d", str(tmp_path)), "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    settings = config.load({}, environ=environ, files=[tmp_path / "config.toml"])
+    assert read_private_key(settings, environ=environ).warning is None
 
 
 def test_a_stop_waits_longer_than_any_run_may_take() -> None:
