@@ -29,4 +29,4 @@ lint: setup-test
 .PHONY: test
 test: lint
 	rm -f .coverage .coverage.*
-	.venv/bin/pytest --cov --cov-report=term:skip-covered
+	.venv/bin/pytest --numprocesses=auto --dist=worksteal --cov --cov-report=term:skip-covered

@@ -4,7 +4,7 @@ A guest's words are its own claims: they name a cause more closely, and never tu
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -90,6 +90,7 @@ _NETWORK = re.compile(
     r"|Name or service not known|No route to host"
 )
 _PANIC = re.compile(r"Kernel panic - not syncing.*")
+_STAMPED = re.compile(r"\[ *\d+\.\d+\] ")  # how Linux begins a line
 _KILLED = re.compile(r"\bsignal 9\b")
 _MAY_HAVE_CAUSE = frozenset(
     (
@@ -185,5 +186,11 @@ def _advice(record: RunRecord, outcome: Outcome) -> str | None:
 
 def _matching(pattern: re.Pattern[str], *texts: str) -> tuple[str, ...]:
     """The last three lines that match."""
-    lines: Sequence[str] = [line.strip() for text in texts for line in text.splitlines() if pattern.search(line)]
+    lines = [_said(line) for text in texts for line in text.splitlines() if pattern.search(line)]
     return tuple(lines[-3:])
+
+
+def _said(line: str) -> str:
+    """The kernel's own words: firmware may have left the line open that a quiet kernel's first one is on."""
+    stamped = _STAMPED.search(line)
+    return line[stamped.start() if stamped else 0 :].strip()

@@ -66,6 +66,11 @@ def test_the_last_lines_that_tell_are_the_evidence() -> None:
     assert '"ram" in the spec' in found.advice
 
 
+def test_what_firmware_left_on_the_kernels_first_line_is_no_evidence() -> None:
+    found = why(record(Outcome.JOB_LOST), LastWords(console=f"Booting from ROM..{OOM}"))
+    assert found.evidence == (OOM,)
+
+
 @pytest.mark.parametrize(
     ("kind", "code", "reason"),
     [
