@@ -12,8 +12,7 @@ from typing import Literal, NoReturn
 import click
 
 from ghrunner_vm import __version__
-from ghrunner_vm.errors import ExitCode, GhvmError, InfrastructureError, UsageError
-from ghrunner_vm.files import is_disk_full
+from ghrunner_vm.errors import ExitCode, GhvmError, UsageError, told
 
 NARRATION = "narration"
 """The name of the thread that narrates: see Console.from_a_thread."""
@@ -125,16 +124,15 @@ def _flush_narration() -> None:
 
 
 def _report(error: Exception, words: Sequence[str]) -> ExitCode:
-    """Print an error in its three parts; what nobody foresaw is a fault of ours and says so."""
+    """Print an error in its three parts."""
     from ghrunner_vm.console import Console
 
     if "--debug" in words:
         logging.getLogger(__name__).debug("traceback", exc_info=error)
-    if not isinstance(error, GhvmError):
-        error = _foreseen(error)
+    known = told(error)
     if not _nobody_reads():
-        Console(_log_format(words)).error(error)
-    return error.exit_code
+        Console(_log_format(words)).error(known)
+    return known.exit_code
 
 
 def _misused(error: click.ClickException, words: Sequence[str]) -> int:
@@ -145,22 +143,6 @@ def _misused(error: click.ClickException, words: Sequence[str]) -> int:
     else:
         error.show()
     return error.exit_code
-
-
-def _foreseen(error: Exception) -> GhvmError:
-    if isinstance(error, OSError) and is_disk_full(error):
-        return InfrastructureError(
-            f"the disk is full ({error.filename or error.strerror})", resolution="Free some room and run it again."
-        )
-    if isinstance(error, OSError):
-        where = f" ({error.filename})" if error.filename else ""
-        return GhvmError(
-            f"{error.strerror or error}{where}", resolution="Run it again with `ghvm --debug …` for the place."
-        )
-    return GhvmError(
-        f"unexpected {type(error).__name__}: {error}",
-        resolution="This is a fault in ghvm. Run it again with `ghvm --debug …` and report what it prints.",
-    )
 
 
 def _log_format(words: Sequence[str]) -> Literal["text", "json"]:

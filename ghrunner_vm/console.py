@@ -160,8 +160,10 @@ class Console:
         On a terminal a line is kept up to date; elsewhere only words that matter are told, one line each.
         """
         if self.interactive:
-            with self._err.rich.status(printable(words)) as status:
-                yield lambda now, _matters: status.update(printable(now))
+            from rich.text import Text  # plain text would be read as rich's markup, which a guest may write
+
+            with self._err.rich.status(Text(printable(words))) as status:
+                yield lambda now, _matters: status.update(Text(printable(now)))
         else:
             self.say(words)
             yield lambda now, matters: self.say(now) if matters else None

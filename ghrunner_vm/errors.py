@@ -1,5 +1,6 @@
 """The errors a person sees, and the exit codes a service manager reads."""
 
+import errno
 from enum import IntEnum
 
 
@@ -49,7 +50,35 @@ class InfrastructureError(GhvmError):
     exit_code = ExitCode.INFRASTRUCTURE
 
 
+class DiskFull(InfrastructureError):
+    """There is no room on a disk of this host."""
+
+
 class PermanentError(GhvmError):
     """Trying again cannot help until a person changes something."""
 
     exit_code = ExitCode.PERMANENT
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether the operation failed for want of space, quota or inodes."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def told(error: Exception) -> GhvmError:
+    """Any error in its three parts; what nobody foresaw is a fault of ours and says so."""
+    if isinstance(error, GhvmError):
+        return error
+    if isinstance(error, OSError) and is_disk_full(error):
+        return DiskFull(
+            f"the disk is full ({error.filename or error.strerror})", resolution="Free some room and run it again."
+        )
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return GhvmError(
+            f"{error.strerror or error}{where}", resolution="Run it again with `ghvm --debug …` for the place."
+        )
+    return GhvmError(
+        f"unexpected {type(error).__name__}: {error}",
+        resolution="This is a fault in ghvm. Run it again with `ghvm --debug …` and report what it prints.",
+    )

@@ -98,11 +98,6 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def is_disk_full(error: OSError) -> bool:
-    """Whether the operation failed for want of space, quota or inodes."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
 def _flock(descriptor: int, operation: int, name: str) -> None:
     try:
         fcntl.flock(descriptor, operation)

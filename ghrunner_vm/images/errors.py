@@ -17,10 +17,6 @@ class ImageServerUnreachable(InfrastructureError):
     """The server did not answer, or answered that it cannot serve now. A cached image may do."""
 
 
-class DiskFull(InfrastructureError):
-    """There is no room for the image."""
-
-
 class CacheNotWritable(PermanentError):
     """The cache is on a read-only file system, or its mode forbids writing. What is complete in it can be used."""
 

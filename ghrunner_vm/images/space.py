@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ghrunner_vm import files
-from ghrunner_vm.images.errors import CacheNotWritable, DiskFull
+from ghrunner_vm.errors import DiskFull, is_disk_full
+from ghrunner_vm.images.errors import CacheNotWritable
 from ghrunner_vm.units import format_size
 
 RESERVE = 256 << 20
@@ -49,7 +49,7 @@ def writing(directory: Path, needed: int | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if files.is_disk_full(error):
+        if is_disk_full(error):
             raise disk_full(directory, needed) from error
         if error.errno in _NOT_WRITABLE:
             raise _not_writable(directory, error) from error

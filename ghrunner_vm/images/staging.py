@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ghrunner_vm import files
 from ghrunner_vm.clock import Clock
+from ghrunner_vm.errors import DiskFull
 from ghrunner_vm.images.directories import clear, directories, make_directory
-from ghrunner_vm.images.errors import DiskFull
 from ghrunner_vm.images.locking import lock_within
 from ghrunner_vm.images.space import writing
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from ghrunner_vm import process, runs
-from ghrunner_vm.errors import GhvmError, InfrastructureError, PermanentError
+from ghrunner_vm.errors import GhvmError, InfrastructureError, PermanentError, told
 from ghrunner_vm.files import shared_lock
 from ghrunner_vm.github.models import Sight
 from ghrunner_vm.images.manifest import Manifest
@@ -53,8 +53,8 @@ async def run(plan: Plan, means: Means, tell: Tell) -> Ended:
         preparing.add_done_callback(session.prepared)
         try:
             state = await session.driver.run()
-        except GhvmError as error:
-            session.failed(error)
+        except Exception as error:
+            session.failed(told(error))
             raise
         finally:
             preparing.cancel()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ghrunner_vm.clock import Clock
-from ghrunner_vm.errors import ExitCode
+from ghrunner_vm.errors import DiskFull, ExitCode
 from ghrunner_vm.images.download import Patience
-from ghrunner_vm.images.errors import CacheNotWritable, DiskFull, ImageCorrupt, ImageServerUnreachable, UnsafeCache
+from ghrunner_vm.images.errors import CacheNotWritable, ImageCorrupt, ImageServerUnreachable, UnsafeCache
 from ghrunner_vm.images.prune import prune
 from ghrunner_vm.images.pull import PulledImage, pull
 from ghrunner_vm.images.remote import ImageServer

@@ -51,6 +51,14 @@ def test_nothing_drives_the_terminal(capsys: Capture) -> None:
     assert not [char for char in printed if not char.isprintable() and char != "\n"]
 
 
+def test_what_is_waited_for_is_no_markup(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest names its job."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Console().waiting("run busy [/] x[/]") as now:
+        now("run busy [link=http://evil.example]GitHub[/link]", True)
+    assert "http://evil.example]" in "".join(capsys.readouterr()).replace("\n", "")
+
+
 def test_every_line_for_machines_is_json(capsys: Capture) -> None:
     console = Console("json")
     console.say("one\nstep\x1b", step="boot", seconds=1.5, nothing=None, odd={1})

@@ -90,11 +90,12 @@ def test_a_run_that_never_began(kind: str, code: int, reason: Reason) -> None:
 
 def test_the_classes_that_are_looked_for_exist() -> None:
     """They are found by name, which a rename would change."""
+    from ghrunner_vm import errors
     from ghrunner_vm.github import faults, limits, transport
-    from ghrunner_vm.images import errors
+    from ghrunner_vm.images import errors as of_images
     from ghrunner_vm.lifecycle import reason
 
-    known = {*vars(faults), *vars(limits), *vars(transport), *vars(errors)}
+    known = {*vars(faults), *vars(limits), *vars(transport), *vars(errors), *vars(of_images)}
     assert {*reason._UNREACHABLE, *reason._NO_ROOM} <= known
 
 

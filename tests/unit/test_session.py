@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,13 +12,17 @@ from typing import Literal
 import pytest
 
 from ghrunner_vm import app, config, runs
+from ghrunner_vm.errors import DiskFull
 from ghrunner_vm.guest import messages as said
 from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle import session
 from ghrunner_vm.lifecycle.control import Stop
 from ghrunner_vm.lifecycle.plan import Means
 from ghrunner_vm.lifecycle.session import _Session
 from ghrunner_vm.lifecycle.state import Phase, State
+from ghrunner_vm.record import read_record
 from ghrunner_vm.spec import Spec
+from ghrunner_vm.vm.jail import Identity
 from tests.unit.test_driver import WrittenHands
 
 SPEC = Spec.model_validate(
@@ -121,3 +126,21 @@ def test_only_the_first_ready_and_the_first_job_are_believed(scene: Scene) -> No
     for job in ("build", "other"):
         teller.heard(said.JobStarted(type="job-started", job=job))
     assert (run.record.ssh_host_key, run.record.job) == (None, "build")
+
+
+def test_a_full_disk_is_what_the_record_says_a_run_ended_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    def no_room(_: Identity) -> Literal["kvm"]:
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+
+    flags = {"state_dir": tmp_path, "allow_host_loopback": True}
+    plan = app.plan(config.load(flags, environ={}, files=[]), SPEC)
+    means = Means(github=None, images=None, accelerator=no_room, engine=None, collect=None)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="No space left"):
+        asyncio.run(session.run(plan, means, lambda *_, **__: None))
+    (kept,) = (tmp_path / "history").iterdir()
+    record = read_record(kept)
+    assert record is not None
+    assert record.failure is not None
+    assert (record.failure.kind, record.failure.brief) == (DiskFull.__name__, "the disk is full (/somewhere)")
