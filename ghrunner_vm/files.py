@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,29 @@ def lock(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[int
                 return
         finally:
             os.close(descriptor)
+
+
+def open_plain(path: Path) -> int | None:
+    """A descriptor to read a plain file by; None for anything else, and for nothing. Links are not followed."""
+    try:
+        # Without O_NONBLOCK a named pipe would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def read_own(path: Path, limit: int) -> bytes | None:
+    """The content of a plain file of ours; None for anything else, another user's, and what exceeds `limit` bytes."""
+    descriptor = open_plain(path)
+    if descriptor is None:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        return file.read(limit) if found.st_uid == os.geteuid() and found.st_size <= limit else None
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:

@@ -1,14 +1,13 @@
 """The record of a run, `run.json`: written by the run, read with suspicion by everybody else."""
 
 import json
-import os
-import stat
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ghrunner_vm import process
+from ghrunner_vm.files import read_own
 
 RECORD = "run.json"
 SCHEMA = 1
@@ -124,7 +123,7 @@ def read_record(path: Path) -> RunRecord | None:
 
     A record of another run, or of a registration under another name than the run's, is none.
     """
-    content = _content(path)
+    content = read_own(path / RECORD, _RECORD_LIMIT)
     if content is None:
         return None
     try:
@@ -138,22 +137,8 @@ def read_record(path: Path) -> RunRecord | None:
 def is_newer(path: Path) -> bool:
     """Whether the record was written by a ghvm that is newer than this one, which cannot read it."""
     try:
-        document = json.loads(_content(path) or b"")
+        document = json.loads(read_own(path / RECORD, _RECORD_LIMIT) or b"")
         version = document["schema-version"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return False
     return isinstance(version, int) and version > SCHEMA
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        descriptor = os.open(path / RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > _RECORD_LIMIT:
-            return None
-        return os.read(descriptor, _RECORD_LIMIT)
-    finally:
-        os.close(descriptor)

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ghrunner_vm.files import open_plain
+
 
 def old(name: str) -> str:
     """The name of the file beside a ring's that has what came before."""
@@ -49,15 +51,17 @@ class Ring:
 
 
 def tail(path: Path, limit: int) -> bytes:
-    """The last `limit` bytes of a ring."""
+    """The last `limit` bytes of a ring; what is no plain file, a link for example, tells nothing."""
     content = b""
     for part in (path, path.with_name(old(path.name))):
-        if len(content) < limit and part.exists():
-            content = _end(part, limit - len(content)) + content
+        content = _end(part, limit - len(content)) + content
     return content
 
 
 def _end(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - limit))
+    descriptor = open_plain(path) if limit > 0 else None
+    if descriptor is None:
+        return b""
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(max(0, os.fstat(descriptor).st_size - limit))
         return file.read(limit)

@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ghrunner_vm.files import open_plain
 from ghrunner_vm.ring import old
 
 _POLL_SECONDS = 0.2
@@ -50,24 +50,12 @@ class _Reader:
             return
         yield from self._rest()  # of the file that had the name before
         self.close()
-        self._descriptor = _open(path)
+        self._descriptor = open_plain(path)
         yield from self._rest()
 
     def _rest(self) -> Iterator[bytes]:
         while self._descriptor is not None and (block := os.read(self._descriptor, _BLOCK)):
             yield block
-
-
-def _open(path: Path) -> int | None:
-    """A plain file; None for anything else, and for nothing."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    return None
 
 
 def _same(descriptor: int, path: Path) -> bool:

@@ -1,14 +1,12 @@
 """Reads the black box of a run that is over and says why it ended."""
 
-import os
-import stat
 from pathlib import Path
 
 from ghrunner_vm import process, runs
 from ghrunner_vm.console import plain
 from ghrunner_vm.ledger import Entry
 from ghrunner_vm.lifecycle.reason import LastWords, Why, why
-from ghrunner_vm.ring import old
+from ghrunner_vm.ring import tail
 
 _ENOUGH = 256 << 10
 
@@ -27,22 +25,4 @@ def last_words(path: Path) -> LastWords:
 
 def last(path: Path, name: str, limit: int) -> str:
     """The last `limit` bytes of a ring as plain text; empty if there is none."""
-    content = b""
-    for part in (name, old(name)):
-        content = _end(path / part, limit - len(content)) + content
-    return plain(content.decode(errors="replace"))
-
-
-def _end(path: Path, limit: int) -> bytes:
-    """The end of a plain file; a link or a device in its place tells nothing."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or limit <= 0:
-            return b""
-        return os.pread(descriptor, limit, max(0, found.st_size - limit))
-    finally:
-        os.close(descriptor)
+    return plain(tail(path / name, limit).decode(errors="replace"))

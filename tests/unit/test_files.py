@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ghrunner_vm.files import Locked, downgrade, lock, shared_lock, write_atomically
+from ghrunner_vm.files import Locked, downgrade, lock, open_plain, read_own, shared_lock, write_atomically
 
 SPAWN = multiprocessing.get_context("spawn")
 DEADLINE = 30
@@ -130,3 +130,23 @@ def test_the_lock_is_held_as_long_as_the_child_lives(tmp_path: Path) -> None:
             pass
     with lock(path, wait=False):
         pass
+
+
+def test_only_a_plain_file_is_opened(tmp_path: Path) -> None:
+    plain, link, pipe = tmp_path / "plain", tmp_path / "link", tmp_path / "pipe"
+    plain.write_bytes(b"content")
+    link.symlink_to(plain)
+    os.mkfifo(pipe)
+    descriptor = open_plain(plain)
+    assert descriptor is not None
+    with os.fdopen(descriptor, "rb") as file:
+        assert file.read() == b"content"
+    assert [open_plain(path) for path in (link, pipe, tmp_path, tmp_path / "none")] == [None] * 4
+
+
+def test_only_what_is_ours_and_small_enough_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    assert (read_own(path, 7), read_own(path, 6), read_own(tmp_path / "none", 7)) == (b"content", None, None)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)  # only root could give the file away
+    assert read_own(path, 7) is None

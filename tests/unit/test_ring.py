@@ -52,3 +52,11 @@ def test_a_ring_does_not_follow_a_link(tmp_path: Path) -> None:
 
 def test_the_tail_of_nothing(tmp_path: Path) -> None:
     assert tail(tmp_path / "missing", 10) == b""
+
+
+def test_the_tail_is_never_that_of_another_file(tmp_path: Path) -> None:
+    """Whoever has taken over a run's directory must not make ghvm show what only root may read."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "c").symlink_to(tmp_path / "secret")
+    (tmp_path / "c.old").symlink_to(tmp_path / "secret")
+    assert tail(tmp_path / "c", 10) == b""
