@@ -22,13 +22,13 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 ExecStart=@executable@ run --back-off {SETTINGS}/%i.json
-LoadCredential=github-private-key:{SETTINGS}/app.pem
-Environment=GHVM_GITHUB_PRIVATE_KEY=%d/github-private-key
+@credential@
 @identity@
-# A run takes one job. What only a person can mend (2: usage, 5: permanent) is not tried again.
+# A run takes one job. What only a person can mend is not tried again: 2 (usage), 5 (permanent), and what systemd itself
+# ends with if the file of a credential is missing (243, systemd.exec(5)).
 Restart=always
 RestartSec=1
-RestartPreventExitStatus=2 5
+RestartPreventExitStatus=2 5 243
 SuccessExitStatus=124
 
 # A stop drains: only ghvm is told, and it has the time to finish its job.
@@ -79,9 +79,18 @@ User={user}
 SupplementaryGroups=kvm
 Environment=GHVM_STATE_DIR=/var/lib/ghvm GHVM_IMAGES_CACHE_DIR=/var/cache/ghvm/images"""
 
+_KEY = f"""\
+LoadCredential=github-private-key:{SETTINGS}/app.pem
+Environment=GHVM_GITHUB_PRIVATE_KEY=%d/github-private-key"""
+_TOKEN = f"LoadCredential=github-token:{SETTINGS}/token"
 
-def unit(executable: Path, user: str | None = None) -> str:
-    """The text of the unit (systemd.service(5), systemd 252 or newer). Without `user` ghvm runs as root."""
+
+def unit(executable: Path, user: str | None = None, *, token: bool = False) -> str:
+    """The text of the unit (systemd.service(5), systemd 252 or newer). Without `user` ghvm runs as root.
+
+    It is a GitHub App, or with `token` whoever the token in a file stands for.
+    """
     text = _UNIT.replace("@executable@", str(executable))
+    text = text.replace("@credential@", _TOKEN if token else _KEY)
     text = text.replace("@identity@", _ROOT_IDENTITY if user is None else _USER_IDENTITY.format(user=user))
     return text.replace("@capabilities@", _ROOT_CAPABILITIES if user is None else "")

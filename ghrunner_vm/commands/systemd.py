@@ -19,16 +19,18 @@ _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 that
 @click.option("--install", is_flag=True, help=f"Write {unit.DIRECTORY}/{unit.NAME} instead of printing it.")
 @click.option("--force", is_flag=True, help="Replace a unit of other content.")
 @click.option("--user", metavar="NAME", help="Run as this user instead of root.")
+@click.option("--token", is_flag=True, help="Use the token in /etc/ghvm/token instead of a GitHub App.")
 @click.option(
     "--directory", type=click.Path(path_type=Path, file_okay=False), default=unit.DIRECTORY, metavar="DIR",
     help=f"Where --install writes.  [default: {unit.DIRECTORY}]",
 )  # fmt: skip
-def systemd(install: bool, force: bool, user: str | None, directory: Path) -> None:
+def systemd(install: bool, force: bool, user: str | None, token: bool, directory: Path) -> None:
     """Print or install the unit `ghvm@NAME.service`, which runs the spec /etc/ghvm/NAME.json again and again.
 
     As root each machine gets a user of its own, so prefer that. With --user all machines run as one user, who must be
     in the group that owns /dev/kvm. The settings come from /etc/xdg/ghvm/config.toml, the App's key from
-    /etc/ghvm/app.pem. docs/service.md tells how it stops, and how far it is closed.
+    /etc/ghvm/app.pem, or with --token a token from /etc/ghvm/token. docs/service.md tells how it stops, and how far it
+    is closed.
 
     \b
     Example:
@@ -40,7 +42,7 @@ def systemd(install: bool, force: bool, user: str | None, directory: Path) -> No
         raise UsageError(f"--user: {user!r} is no name of a user")
     console = Console()
     executable = _executable()
-    text = unit.unit(executable, user)
+    text = unit.unit(executable, user, token=token)
     if str(executable).startswith(_HIDDEN):
         console.warn(f"the unit cannot see {executable}: install ghvm below /opt or /usr/local")
     if not install:

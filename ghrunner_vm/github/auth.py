@@ -49,7 +49,7 @@ class TokenAuth:
         """Raises UsageError when the text cannot be a token."""
         text = token.get_secret_value() if isinstance(token, SecretStr) else token
         if not text or not text.isascii() or not text.isprintable() or " " in text:
-            resolution = "Set GHVM_GITHUB_TOKEN to the token alone, without spaces or a line's end."
+            resolution = "Give the token alone, in GHVM_GITHUB_TOKEN or in the unit's file: no spaces, one line."
             raise UsageError("the GitHub token holds characters that no token has", resolution=resolution)
         self._token = SecretStr(text)
 

@@ -8,6 +8,7 @@ from ghrunner_vm.github.auth import AppAuth, Auth, TokenAuth
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.key import read_private_key
 from ghrunner_vm.github.scope import Scope
+from ghrunner_vm.github.token import read_token
 from ghrunner_vm.process import Program
 
 Warn = Callable[[str], None]
@@ -23,10 +24,11 @@ def github_client(settings: Settings, warn: Warn, signer: Program | None = None)
 
 
 def _auth(settings: Settings, warn: Warn, signer: Program | None) -> Auth:
-    if settings.github_token is not None:
+    token = read_token(settings)
+    if token is not None:
         if signer is not None:
             signer.dismiss()
-        return TokenAuth(settings.github_token)
+        return TokenAuth(token)
     if settings.github_client_id is None:
         raise UsageError(
             "no credentials for GitHub are set",

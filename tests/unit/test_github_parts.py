@@ -19,6 +19,7 @@ from ghrunner_vm.github.key import read_private_key
 from ghrunner_vm.github.limits import Budget, budget, wait_seconds
 from ghrunner_vm.github.scope import Scope, runner_name
 from ghrunner_vm.github.signing import sign, signer
+from ghrunner_vm.github.token import read_token
 
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n"
 NOW = 1_000_000.0
@@ -169,3 +170,31 @@ def test_the_key_of_systemd_is_used_when_none_is_set(tmp_path: Path) -> None:
     assert (key.pem, key.warning) == (PEM.encode(), None)
     with pytest.raises(UsageError, match="no private key"):
         read_private_key(Settings(), environ={})
+
+
+def test_the_token_of_systemd_is_used_unless_one_is_in_the_environment(tmp_path: Path) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert read_token(Settings(), environ={}) is None
+    assert read_token(Settings(), environ=environ) is None
+    (tmp_path / "github-token").write_text("ghp_secret\n")
+    (tmp_path / "github-token").chmod(0o440)
+    token = read_token(Settings(), environ=environ)
+    assert token is not None
+    assert (token.get_secret_value(), "secret" in repr(token)) == ("ghp_secret", False)
+    given = read_token(Settings(github_token="from-the-environment"), environ=environ)
+    assert given is not None
+    assert given.get_secret_value() == "from-the-environment"
+    (tmp_path / "github-token").chmod(0o444)
+    with pytest.raises(PermanentError, match="every user can read the token"):
+        read_token(Settings(), environ=environ)
+
+
+def test_a_service_with_a_token_needs_no_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "github-token").write_text("ghp_secret\n")
+    (tmp_path / "github-token").chmod(0o600)
+    settings = Settings(github_enterprise="our-enterprise")
+    with pytest.raises(UsageError, match="no credentials"):
+        github_client(settings, pytest.fail)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    with github_client(settings, pytest.fail) as client:
+        assert str(client.scope) == "enterprise:our-enterprise"

@@ -14,6 +14,7 @@ from ghrunner_vm import config, process, unit
 from ghrunner_vm.cli import cli
 from ghrunner_vm.errors import ExitCode, UsageError
 from ghrunner_vm.github.key import read_private_key
+from ghrunner_vm.github.token import CREDENTIAL
 from ghrunner_vm.history import History
 from ghrunner_vm.ledger import Ledger
 from ghrunner_vm.lifecycle.backoff import pause
@@ -29,16 +30,17 @@ SECONDS = 60.0
 USERS = (None, "daemon")
 
 
-def written(directory: Path, user: str | None) -> Path:
+def written(directory: Path, user: str | None, *, token: bool = False) -> Path:
     path = directory / unit.NAME
-    path.write_text(unit.unit(Path("/bin/true"), user))
+    path.write_text(unit.unit(Path("/bin/true"), user, token=token))
     return path
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path, user: str | None) -> None:
+@pytest.mark.parametrize("token", [False, True])
+def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path, user: str | None, token: bool) -> None:
     """It says what it does not know or would ignore, and ends well all the same, so any word is a fault."""
-    path = written(tmp_path, user)
+    path = written(tmp_path, user, token=token)
     with (tmp_path / "words").open("w+") as words:
         argv = ["systemd-analyze", "verify", "--man=no", str(path)]
         code = process.exit_code(argv, timeout=SECONDS, output=words.fileno())
@@ -74,6 +76,26 @@ def test_the_key_of_the_service_is_the_credential(tmp_path: Path) -> None:
     assert read_private_key(settings, environ=environ).warning is None
 
 
+def test_a_service_with_a_token_gets_no_key_and_the_token_as_a_credential() -> None:
+    text = unit.unit(Path("/bin/true"), "daemon", token=True)
+    assert "private-key" not in text
+    assert keys(text)["LoadCredential"] == f"{CREDENTIAL}:/etc/ghvm/token"
+
+
+def test_what_is_documented_lets_a_service_without_root_reach_its_spec_but_not_the_secrets() -> None:
+    """As GNU install makes them; the service's user is none of root's group."""
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/service.md"))
+    modes = re.findall(r"sudo install (?:-d )?-m (\d+) (?:\S+ )?(/etc/ghvm\S*)", text)
+    others = {path: int(mode, 8) & 0o077 for mode, path in modes}
+    assert others == {
+        "/etc/ghvm": 0o055,
+        "/etc/ghvm/app.pem": 0,
+        "/etc/ghvm/token": 0,
+        "/etc/ghvm/ubuntu.json": 0o044,
+    }
+    assert len(modes) == 2 * len(others) - 1
+
+
 def test_a_stop_waits_longer_than_any_run_may_take() -> None:
     policy = Policy(boot=0, job=MAX_JOB_SECONDS)
     longest = policy.job + policy.drain + policy.settle + policy.grace + policy.reap + policy.after_job
@@ -86,10 +108,16 @@ def test_the_unit_drains_and_waits_for_a_person_when_only_one_can_help() -> None
         found = keys(unit.unit(Path("/opt/ghvm/bin/ghvm"), user))
         assert found["KillMode"] == "mixed"
         assert found["Restart"] == "always"
-        assert found["RestartPreventExitStatus"].split() == [f"{ExitCode.USAGE:d}", f"{ExitCode.PERMANENT:d}"]
+        prevents = [f"{code:d}" for code in (ExitCode.USAGE, ExitCode.PERMANENT, exit_status("CREDENTIALS"))]
+        assert found["RestartPreventExitStatus"].split() == prevents
         assert found["ExecStart"] == "/opt/ghvm/bin/ghvm run --back-off /etc/ghvm/%i.json"
         assert found.get("User") == user
         assert (found["CapabilityBoundingSet"] == "") == (user is not None)
+
+
+def exit_status(name: str) -> int:
+    """The number that systemd itself gives to one of its reasons not to start a service."""
+    return int(process.run(["systemd-analyze", "exit-status", name], timeout=SECONDS).split()[-2])
 
 
 def test_installing(tmp_path: Path) -> None:
