@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ghrunner_vm import config, runs, spec
-from ghrunner_vm.clock import SYSTEM
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Bar, Meter
 from ghrunner_vm.errors import UsageError
@@ -21,10 +20,11 @@ from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore, LeasedImage
 from ghrunner_vm.images.watch import newer
 from ghrunner_vm.ledger import Ledger
-from ghrunner_vm.lifecycle.backoff import pause
+from ghrunner_vm.lifecycle.backoff import BackOff, counter
 from ghrunner_vm.lifecycle.gc import Collected, collect, sweep
 from ghrunner_vm.lifecycle.plan import Means, Plan
 from ghrunner_vm.lifecycle.state import Policy
+from ghrunner_vm.lifecycle.textfile import Textfile
 from ghrunner_vm.record import RunnerRecord
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.vm.base import Accelerator, Engine
@@ -68,8 +68,8 @@ def image_users(settings: Settings) -> dict[tuple[str, str], list[str]]:
     return users
 
 
-def plan(settings: Settings, described: Spec) -> Plan:
-    """What `ghvm run` needs to know. Raises UsageError when this host or the settings cannot do it."""
+def plan(settings: Settings, described: Spec, pause: float = 0.0) -> Plan:
+    """What `ghvm run` needs to know; it waits `pause` seconds. Raises UsageError when it cannot be done here."""
     if not settings.allow_host_loopback:
         raise UsageError(
             "QEMU's user network lets the guest reach services on this host's loopback",
@@ -77,7 +77,7 @@ def plan(settings: Settings, described: Spec) -> Plan:
             resolution="Pass --allow-host-loopback if nothing on this host's loopback needs protection from your jobs.",
         )
     state = config.state_directory(settings)
-    _check_socket_path(config.runtime_directory(settings))
+    check_settings(settings)
     return Plan(
         spec=described,
         policy=Policy(
@@ -98,12 +98,24 @@ def plan(settings: Settings, described: Spec) -> Plan:
         ssh_port=settings.ssh_port,
         poll_seconds=settings.poll_seconds,
         image_poll_seconds=settings.image_poll_seconds,
-        pause=_pause(settings, described),
+        pause=pause,
     )
 
 
-def _pause(settings: Settings, described: Spec) -> float:
-    return pause(ledger(settings), described.label, SYSTEM.wall()) if settings.back_off else 0.0
+def check_settings(settings: Settings) -> None:
+    """What needs neither a spec nor a network. Raises UsageError when no run can be made with these settings here."""
+    _check_socket_path(config.runtime_directory(settings))
+
+
+def back_off(settings: Settings, spec_file: Path) -> BackOff:
+    """What counts the failed runs of this spec, if that is asked for."""
+    return BackOff(counter(config.state_directory(settings), spec_file) if settings.back_off else None)
+
+
+def textfile(settings: Settings, described: Spec, back_off: BackOff, warn: Warn) -> Textfile:
+    """The file of metrics, if there is to be one."""
+    places = (runs_directory(settings), history(settings).directory)
+    return Textfile(settings.metrics_textfile, described.label, places, lambda: back_off.failures, warn)
 
 
 def _check_socket_path(directory: Path) -> None:

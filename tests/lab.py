@@ -1,9 +1,9 @@
 """The surroundings of one test: a simulated GitHub, images, and directories of its own."""
 
 import contextlib
+import hashlib
 import json
 import os
-import secrets
 import signal
 import subprocess  # noqa: TID251 the tests talk to a running ghvm and signal it
 import sys
@@ -179,8 +179,10 @@ class Lab:
             "boot-timeout-seconds": 100,
         }
         spec.update({key.replace("_", "-"): value for key, value in changes.items()})
-        path = self.directory / f"spec-{secrets.token_hex(4)}.json"
-        path.write_text(json.dumps(spec), encoding="utf-8")
+        text = json.dumps(spec)
+        path = self.directory / f"spec-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"  # one spec, one service
+        if not path.exists():  # another run may just be reading it
+            path.write_text(text, encoding="utf-8")
         return path
 
     def _environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What `ghvm run` does: supervise the run, narrate it, and tell how it ended."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,17 +23,21 @@ def supervise(spec_file: Path, flags: Mapping[str, object], signer: Program) -> 
     settings = config.load(flags)
     console = Console(settings.log_format)
     described = spec.load(spec_file)
-    app.check_host(described, console.warn)
-    github = github_client(settings, console.warn, signer)
-    plan = app.plan(settings, described)
-    with console.from_a_thread():
-        with app.means(settings, described, github, console.progress, console.warn) as means:
-            tell = _measured(settings, plan, github, console, _teller(console, means.clock.monotonic))
-            ended = asyncio.run(_watched(plan, means, tell))
-        requests = _requests(github)  # the revoked token included
-        left = f"; {requests['remaining']} of {requests['limit']} are left" if requests["limit"] is not None else ""
-        console.say(f"GitHub counted {requests['made']} requests{left}", **requests)
-    _render(console, ended, requests)
+    back_off = app.back_off(settings, spec_file)
+    textfile = app.textfile(settings, described, back_off, console.warn)
+    with textfile.to_the_end(), back_off.counting() as pause:
+        app.check_host(described, console.warn)
+        github = github_client(settings, console.warn, signer)
+        textfile.budget = functools.partial(_budget, github)
+        plan = app.plan(settings, described, pause)
+        with console.from_a_thread():
+            with app.means(settings, described, github, console.progress, console.warn) as means:
+                tell = _measured(textfile, _teller(console, means.clock.monotonic))
+                ended = asyncio.run(_watched(plan, means, tell))
+            requests = _requests(github)  # the revoked token included
+            left = f"; {requests['remaining']} of {requests['limit']} are left" if requests["limit"] is not None else ""
+            console.say(f"GitHub counted {requests['made']} requests{left}", **requests)
+        _render(console, ended, requests)
 
 
 async def _watched(plan: Plan, means: Means, tell: Tell) -> Ended:
@@ -52,26 +57,22 @@ async def _watched(plan: Plan, means: Means, tell: Tell) -> Ended:
         return await session.run(plan, means, told)
 
 
-def _measured(settings: config.Settings, plan: Plan, github: GitHub, console: Console, tell: Tell) -> Tell:
-    """Tells, and keeps the file of metrics up to date if there is to be one."""
-    if settings.metrics_textfile is None:
-        return tell
-
-    def budget() -> Mapping[str, int]:
-        left = github.budget
-        return {} if left is None else {"limit": left.limit, "remaining": left.remaining}
-
-    textfile = Textfile(settings.metrics_textfile, (plan.runs, plan.history.directory), budget, console.warn)
-    run_id = ""
+def _measured(textfile: Textfile, tell: Tell) -> Tell:
+    """Tells, and keeps the file of metrics up to date."""
 
     def told(step: str, words: str, **facts: object) -> None:
-        nonlocal run_id
         tell(step, words, **facts)
-        run_id = str(facts["run"]) if step == "run" else run_id
+        if step == "run":
+            textfile.run_id = str(facts["run"])
         if step != "guest-log":
-            textfile.write(run_id)
+            textfile.write()
 
     return told
+
+
+def _budget(github: GitHub) -> Mapping[str, int]:
+    left = github.budget
+    return {} if left is None else {"limit": left.limit, "remaining": left.remaining}
 
 
 def _teller(console: Console, now: Callable[[], float]) -> Tell:

@@ -61,7 +61,7 @@ def collect(
 def sweep(state: Path) -> None:
     """Delete what was staged in the state directory by processes that died before it had its name.
 
-    Only what can be found out again is kept there, so whoever is staging something just now can bear the loss.
+    Only what one can do without is kept there, so whoever is staging something just now can bear the loss.
     """
     with contextlib.suppress(FileNotFoundError, PermanentError), runs.home(state) as home:
         for path in [path for path in home.iterdir() if _STAGED.fullmatch(path.name)]:

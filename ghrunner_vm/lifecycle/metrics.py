@@ -5,45 +5,89 @@ every time.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from ghrunner_vm.lifecycle.state import Phase
 from ghrunner_vm.record import RunRecord
 
+FAILED = "failed"
+"""The outcome of a run that an error ended."""
 _BOOTED = ("ready", "idle", "busy")
 
 
-def text(record: RunRecord, budget: Mapping[str, int]) -> str:
-    """The metrics of a run. `budget` is GitHub's rate limit: `limit` and `remaining` requests, or nothing."""
-    return "\n".join(_lines(record, budget)) + "\n"
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known of a service at a moment."""
+
+    label: str
+    record: RunRecord | None
+    """Its present or last run; None if it failed before it was a run."""
+    failed: float | None = None
+    """When an error ended it, in seconds since 1970, which the record may not tell."""
+    failures: int | None = None
+    """Runs that failed since the last good one, if they are counted."""
+    budget: Mapping[str, int] = field(default_factory=dict)
+    """GitHub's rate limit: `limit` and `remaining` requests, or nothing."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended, in one way or the other."""
+        return self.failed is not None or (self.record is not None and self.record.ended is not None)
+
+    @property
+    def phase(self) -> str:
+        """The phase that the run is in. What an error ended did not come to its last one."""
+        return Phase.DONE.value if self.over or self.record is None else self.record.phase
+
+    @property
+    def since(self) -> float | None:
+        """When the phase began."""
+        if self.record is None:
+            return self.failed
+        return self.record.since if self.record.phase == self.phase else self.record.ended or self.failed
+
+    @property
+    def outcome(self) -> str | None:
+        """How the run ended: its outcome, or `failed` if an error ended it."""
+        known = None if self.record is None else self.record.outcome
+        return known or (FAILED if self.over else None)
 
 
-def _lines(record: RunRecord, budget: Mapping[str, int]) -> Iterator[str]:
-    mine = {"label": record.label}
+def text(snapshot: Snapshot) -> str:
+    """The metrics of a service."""
+    return "\n".join(_lines(snapshot)) + "\n"
+
+
+def _lines(snapshot: Snapshot) -> Iterator[str]:
+    mine = {"label": snapshot.label}
     yield from _gauge("ghvm_run_phase", "The phase that the run is in has the value 1.")
     for phase in Phase:
-        yield _sample("ghvm_run_phase", {**mine, "phase": phase.value}, float(record.phase == phase.value))
-    times = {
-        "ghvm_run_created_timestamp_seconds": ("When the run began.", record.created),
-        "ghvm_run_phase_timestamp_seconds": ("When its phase began.", record.since),
-        "ghvm_run_boot_seconds": ("From the launch of the machine until its guest was ready.", _boot(record)),
-        "ghvm_run_job_seconds": ("How long the job took.", _job(record)),
-    }
-    if record.peaks is not None:
-        times["ghvm_run_peak_memory_bytes"] = (
-            "The most memory that its machine took.",
-            record.peaks.memory,
-        )
-        times["ghvm_run_peak_disk_bytes"] = ("The most room on the disk that it took.", record.peaks.disk)
-    for name, (about, value) in times.items():
+        yield _sample("ghvm_run_phase", {**mine, "phase": phase.value}, float(snapshot.phase == phase.value))
+    for name, about, value in _measured(snapshot):
         if value is not None:
             yield from _gauge(name, about)
             yield _sample(name, mine, value)
-    if record.outcome is not None:
+    if snapshot.outcome is not None:
         yield from _gauge("ghvm_run_outcome", "How the run ended has the value 1.")
-        yield _sample("ghvm_run_outcome", {**mine, "outcome": record.outcome}, 1)
-    for key, value in budget.items():
-        yield from _gauge(f"ghvm_github_requests_{key}", f"Requests to GitHub in an hour: {key}.")
-        yield _sample(f"ghvm_github_requests_{key}", mine, value)
+        yield _sample("ghvm_run_outcome", {**mine, "outcome": snapshot.outcome}, 1)
+
+
+def _measured(snapshot: Snapshot) -> Iterator[tuple[str, str, float | None]]:
+    """Names, what they mean, and values, None for what is not known."""
+    record = snapshot.record
+    if record is not None:
+        yield "ghvm_run_created_timestamp_seconds", "When the run began.", record.created
+    yield "ghvm_run_phase_timestamp_seconds", "When its phase began.", snapshot.since
+    if record is not None:
+        about = "From the launch of the machine until its guest was ready."
+        yield "ghvm_run_boot_seconds", about, _boot(record)
+        yield "ghvm_run_job_seconds", "How long the job took.", _job(record)
+    if record is not None and record.peaks is not None:
+        yield "ghvm_run_peak_memory_bytes", "The most memory that its machine took.", record.peaks.memory
+        yield "ghvm_run_peak_disk_bytes", "The most room on the disk that it took.", record.peaks.disk
+    yield "ghvm_failed_runs", "Runs that failed since the last good one.", snapshot.failures
+    for key, value in snapshot.budget.items():
+        yield f"ghvm_github_requests_{key}", f"Requests to GitHub in an hour: {key}.", value
 
 
 def _boot(record: RunRecord) -> float | None:

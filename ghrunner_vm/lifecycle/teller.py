@@ -117,6 +117,7 @@ class Teller:
 
 
 _WORDS = {
+    Phase.BOOTING: "the guest boots",
     Phase.READY: "guest is up and waits for its registration",
     Phase.IDLE: "listening for a job",
     Phase.BUSY: "job started",

@@ -1,6 +1,7 @@
 """What an operator does around a run: look, read, enter, stop, and find out why. Real machines, real processes."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -215,22 +216,44 @@ def test_a_service_manager_hears_how_a_run_goes(lab: Lab) -> None:
                 heard.append(manager.recv(4096).decode())
             assert run.wait_exit() == 0
     assert [one.split("\n")[0] for one in heard if one.startswith("READY")] == ["READY=1"]
-    assert {"STATUS=job started", "STATUS=listening for a job", "WATCHDOG=1"} <= set(heard)
+    assert {"STATUS=the guest boots", "STATUS=job started", "STATUS=listening for a job", "WATCHDOG=1"} <= set(heard)
     assert heard[-1] == "STOPPING=1\nSTATUS=the job finished"
     measured = (lab.directory / "ghvm.prom").read_text()
     assert f'ghvm_run_outcome{{label="{lab.label}",outcome="job-done"}} 1\n' in measured
     assert "ghvm_github_requests_remaining" in measured
 
 
+FAILURES = r'failed_runs\{label="\w+"\} (\d+)'
+OUTCOME = r'run_outcome\{label="\w+",outcome="(.*)"\} 1'
+
+
+def measured(lab: Lab, sample: str) -> str:
+    found = re.search(rf"^ghvm_{sample}$", (lab.directory / "ghvm.prom").read_text(), re.MULTILINE)
+    assert found, sample
+    return found[1]
+
+
 def test_a_service_waits_after_failed_starts_and_a_drain_ends_the_wait(lab: Lab) -> None:
+    """Nothing is kept of the failed runs, and the second one fails before it is one."""
     nowhere = ("--images-server", "http://127.0.0.1:1", "--images-cache-dir", str(lab.directory / "none"))
-    for _ in range(3):
-        with lab.run(*nowhere) as run:
-            assert run.wait_exit() == 4
-    with lab.run("--back-off", *nowhere) as run:
+    service = ("--back-off", *nowhere, "--metrics-textfile", str(lab.directory / "ghvm.prom"))
+    forgetful = {"GHVM_HISTORY_RUNS": "0"}
+    with lab.run(*service, env=forgetful) as run:
+        assert run.wait_exit() == 4
+    assert (measured(lab, FAILURES), measured(lab, OUTCOME)) == ("1", "failed")
+    broken = lab.directory / "bin/qemu-system-x86_64"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    with lab.run(*service, env={**forgetful, "PATH": f"{broken.parent}:{os.environ['PATH']}"}) as run:
+        assert run.wait_exit() == 4
+    assert "run" not in run.steps
+    assert (measured(lab, FAILURES), measured(lab, OUTCOME)) == ("2", "failed")
+    with lab.run(*service, env=forgetful) as run:
         assert run.wait("pause").message.startswith("the last starts failed: this one waits")
         run.send(signal.SIGTERM)
         assert run.wait_exit() == 0
+    assert measured(lab, FAILURES) == "0"
 
 
 def test_why_a_job_failed_that_took_all_memory(lab: Lab) -> None:

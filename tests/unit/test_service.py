@@ -1,6 +1,7 @@
 """The unit, as systemd itself judges it; what a service tells systemd; and how it waits after failures."""
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -12,18 +13,15 @@ from click.testing import CliRunner
 
 from ghrunner_vm import config, process, unit
 from ghrunner_vm.cli import cli
-from ghrunner_vm.errors import ExitCode, UsageError
+from ghrunner_vm.errors import ExitCode, GhvmError, UsageError
 from ghrunner_vm.github.key import read_private_key
 from ghrunner_vm.github.token import CREDENTIAL
-from ghrunner_vm.history import History
-from ghrunner_vm.ledger import Ledger
-from ghrunner_vm.lifecycle.backoff import pause
-from ghrunner_vm.lifecycle.outcome import Outcome
+from ghrunner_vm.lifecycle.backoff import BackOff, counter
+from ghrunner_vm.lifecycle.gc import collect, sweep
 from ghrunner_vm.lifecycle.state import Policy
 from ghrunner_vm.notify import Notifier
-from ghrunner_vm.record import FailureRecord, ProcessRecord, RunRecord
 from ghrunner_vm.spec import MAX_JOB_SECONDS
-from tests.unit.test_ledger import GONE, Host, record
+from tests.integration.virtual_clock import VirtualTime
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
@@ -207,31 +205,113 @@ def test_no_watchdog_is_fed_that_is_not_ours(manager: socket.socket, tmp_path: P
 # ---- back-off ----
 
 
-def ended(number: int, *, at: float, label: str = "demo", outcome: Outcome | None = None, code: int = 0) -> RunRecord:
-    failure = None if outcome else FailureRecord.of(kind="Unreachable", brief="no", exit_code=code)
-    vmm = ProcessRecord.of(pid=2, started=1)
-    fields = {"vmm": vmm, "ended": at, "label": label, "failure": failure, "outcome": outcome and outcome.label}
-    return record(f"run-{number:04}", GONE, **fields)
+class Service:
+    """The runs of one spec, which fail as they are told."""
+
+    def __init__(self, state: Path, spec: Path = Path("spec.json")) -> None:
+        self.time = VirtualTime()
+        self.path = counter(state, spec)
+        self.back_off = BackOff(self.path, self.time.clock)
+
+    def run(self, code: ExitCode) -> None:
+        error = GhvmError("it failed")
+        error.exit_code = code
+        with contextlib.suppress(GhvmError), self.back_off.counting():
+            if code is not ExitCode.OK:
+                raise error
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    return Service(tmp_path / "state")
 
 
 @pytest.mark.parametrize(
     ("failures", "seconds"), [(0, 0.0), (1, 5.0), (2, 10.0), (3, 20.0), (6, 160.0), (7, 300.0), (40, 300.0)]
 )
-def test_each_failure_doubles_the_pause(tmp_path: Path, failures: int, seconds: float) -> None:
-    host = Host(tmp_path)
-    host.end(ended(0, at=100, outcome=Outcome.JOB_DONE), at=100)
-    for number in range(failures):
-        host.end(ended(number + 1, at=200 + number, code=4), at=200 + number)
-    assert pause(host.ledger, "demo", now=199 + max(1, failures)) == seconds
+def test_each_failure_doubles_the_pause(service: Service, failures: int, seconds: float) -> None:
+    for _ in range(failures):
+        service.run(ExitCode.INFRASTRUCTURE)
+    assert (service.back_off.pause, service.back_off.failures) == (seconds, failures)
+    with service.back_off.counting() as pause:
+        assert pause == seconds
 
 
-def test_only_what_failed_last_counts_and_the_time_since(tmp_path: Path) -> None:
-    host = Host(tmp_path)
-    host.end(ended(1, at=1, code=4), at=1)
-    host.end(ended(2, at=2, outcome=Outcome.JOB_TIMEOUT), at=2)
-    host.end(ended(3, at=3, outcome=Outcome.BOOT_FAILED), at=3)
-    host.end(ended(4, at=4, code=4, label="other"), at=4)
-    assert pause(host.ledger, "demo", now=4.0) == 4.0
-    assert pause(host.ledger, "demo", now=60.0) == 0.0
-    assert pause(host.ledger, "demo", now=-100.0) == 5.0  # a clock that was set back
-    assert pause(Ledger(tmp_path / "none", History(tmp_path / "no")), "demo", now=1.0) == 0.0
+def test_the_time_since_the_last_failure_counts(service: Service) -> None:
+    service.run(ExitCode.NOT_UP)
+    for passed, pause in ((1.0, 4.0), (60.0, 0.0), (-3600.0, 5.0)):  # the last one: a clock that was set back
+        service.time.now += passed
+        assert service.back_off.pause == pause
+        service.time.now -= passed
+
+
+@pytest.mark.parametrize(
+    ("code", "failures"),
+    [
+        (ExitCode.OK, 0),
+        (ExitCode.JOB_TIMEOUT, 0),
+        (ExitCode.INTERRUPTED, 0),
+        (ExitCode.USAGE, 1),
+        (ExitCode.PERMANENT, 1),
+        (ExitCode.ERROR, 2),
+        (ExitCode.NOT_UP, 2),
+        (ExitCode.INFRASTRUCTURE, 2),
+    ],
+)
+def test_how_a_run_after_a_failure_counts(service: Service, code: ExitCode, failures: int) -> None:
+    service.run(ExitCode.INFRASTRUCTURE)
+    service.run(code)
+    assert service.back_off.failures == failures
+    assert service.path.exists() == (failures > 0)
+
+
+def test_an_unforeseen_error_counts_and_is_passed_on(service: Service) -> None:
+    with pytest.raises(ZeroDivisionError), service.back_off.counting():
+        1 // 0  # noqa: B018 it raises
+    assert service.back_off.failures == 1
+
+
+def test_each_service_counts_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two with one label are two specs; one spec is the same however it is named."""
+    monkeypatch.chdir(tmp_path)
+    one, other = Service(tmp_path, Path("one.json")), Service(tmp_path, Path("other.json"))
+    one.run(ExitCode.NOT_UP)
+    assert (one.back_off.failures, other.back_off.failures) == (1, 0)
+    assert Service(tmp_path, tmp_path / "one.json").back_off.failures == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"failures": -1, "last": 1}', b'{"failures": 3, "last": NaN}', b"9" * 5000]
+)
+def test_a_damaged_count_is_none_and_is_replaced(service: Service, content: bytes) -> None:
+    service.path.parent.mkdir()
+    service.path.write_bytes(content)
+    assert service.back_off.failures == 0
+    service.run(ExitCode.NOT_UP)
+    assert service.back_off.failures == 1
+
+
+def test_a_count_that_is_not_ours_is_none(service: Service, tmp_path: Path) -> None:
+    service.run(ExitCode.NOT_UP)
+    service.path.rename(tmp_path / "elsewhere.json")
+    service.path.symlink_to(tmp_path / "elsewhere.json")
+    assert service.back_off.failures == 0
+    service.path.unlink()
+    service.path.mkdir()
+    for code in (ExitCode.NOT_UP, ExitCode.OK):  # what cannot be written is no reason to end otherwise
+        service.run(code)
+    assert service.back_off.failures == 0
+
+
+def test_gc_keeps_the_count_and_sweeps_what_a_crash_left_of_one(service: Service) -> None:
+    service.run(ExitCode.NOT_UP)
+    (service.path.parent / f".{service.path.name}.0123abcd").touch()
+    sweep(service.path.parent)
+    assert list(service.path.parent.iterdir()) == [service.path]
+    assert list(collect(service.path.parent / "runs", service.path.parent, lambda _: None)) == []
+
+
+def test_without_back_off_nothing_is_counted() -> None:
+    assert (BackOff(None).failures, BackOff(None).pause) == (None, 0.0)
+    with pytest.raises(GhvmError), BackOff(None).counting():
+        raise GhvmError("it failed")
