@@ -11,7 +11,7 @@ from ghrunner_vm.commands.options import PATH, github_options, state_option
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Console
 from ghrunner_vm.doctor import host, machine, services, storage
-from ghrunner_vm.doctor.finding import Finding, Status, examine, verdict
+from ghrunner_vm.doctor.finding import Finding, Status, examine, ok, verdict
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.vm.base import Arch
 
@@ -53,6 +53,7 @@ def doctor(spec_file: Path | None, as_json: bool, **flags: object) -> None:
 
 
 def _findings(settings: Settings, described: Spec | None) -> Iterator[Finding]:
+    yield examine("settings", lambda: _usable(settings))
     yield from _of_host(described)
     yield from _of_machine(settings, described)
     state, cache = config.state_directory(settings), config.images_directory(settings)
@@ -60,6 +61,11 @@ def _findings(settings: Settings, described: Spec | None) -> Iterator[Finding]:
     yield examine("disk for images", lambda: storage.room("disk for images", cache, _IMAGES_ROOM))
     yield from services.github(settings)
     yield examine("images", lambda: services.images(settings, described, cache))
+
+
+def _usable(settings: Settings) -> Finding:
+    app.check_settings(settings)
+    return ok("settings", "can be used on this host")
 
 
 def _of_host(described: Spec | None) -> Iterator[Finding]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from ghrunner_vm import config
+from ghrunner_vm import app, config
 from ghrunner_vm.cli import cli
 from ghrunner_vm.doctor import host, machine, services, storage
 from ghrunner_vm.doctor.finding import Finding, Status, examine, failed, ok, unknown, verdict, warning
-from ghrunner_vm.errors import ExitCode, InfrastructureError
+from ghrunner_vm.errors import ExitCode, InfrastructureError, UsageError
 from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.server import Simulator
 from ghrunner_vm.spec import Spec
@@ -284,7 +284,16 @@ def test_the_findings_for_people_and_for_scripts(
     assert document["schema"] == 1
     names = [check["name"] for check in document["checks"]]
     assert names == [
-        *("processors", "memory", "control groups", "swap", "hyperthreads", "memory merging", "processor flaws"),
+        *(
+            "settings",
+            "processors",
+            "memory",
+            "control groups",
+            "swap",
+            "hyperthreads",
+            "memory merging",
+            "processor flaws",
+        ),
         *("programs", "QEMU", "firmware", "KVM", "disk for runs", "disk for images"),
         *("GitHub", "clock", "API budget", "images"),
     ]
@@ -293,6 +302,24 @@ def test_the_findings_for_people_and_for_scripts(
     assert [line.split(":")[0][2:] for line in text.stdout.splitlines() if line[:1] in "✓!✗?"] == names
     for check in document["checks"]:
         assert (check["resolution"] is not None) == (check["status"] == "warning")
+
+
+def test_settings_that_no_run_can_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What `ghvm run` would refuse, in the same words."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # root's sockets have a path of their own
+    monkeypatch.setenv("XDG_RUNTIME_DIR", f"/{'r' * 100}")
+    with pytest.raises(UsageError) as refused:
+        app.check_settings(config.Settings())
+    done = ghvm("--json", "--state-dir", str(tmp_path))
+    first = json.loads(done.stdout)["checks"][0]
+    assert first == {
+        "name": "settings",
+        "status": "failed",
+        "found": refused.value.brief,
+        "details": None,
+        "resolution": refused.value.resolution,
+    }
+    assert done.exit_code in (ExitCode.USAGE, ExitCode.PERMANENT)  # what else is wrong here may come first
 
 
 SPEC_TEXT = {

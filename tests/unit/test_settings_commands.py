@@ -94,7 +94,7 @@ def test_where_things_are(home: Path) -> None:
     ]
 
 
-def test_checking(home: Path) -> None:
+def test_checking(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = home / "app.pem"
     key.touch(mode=0o600)
     key.write_text("-----BEGIN RSA PRIVATE KEY-----\n-----END RSA PRIVATE KEY-----\n")
@@ -103,6 +103,12 @@ def test_checking(home: Path) -> None:
     assert (good.exit_code, good.stdout) == (0, f"good: {home}/user/ghvm/config.toml, for org:my-org\n")
     key.chmod(0o644)
     assert isinstance(ghvm("config", "check").exception, PermanentError)
+    key.chmod(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # root's sockets have a path of their own
+    monkeypatch.setenv("XDG_RUNTIME_DIR", f"/{'r' * 100}")
+    deep = ghvm("config", "check").exception
+    assert isinstance(deep, UsageError)
+    assert deep.brief.startswith("the directory for sockets has a path too long")
     put(home, "user", 'github-orgg = "my-org"\n')
     misspelt = ghvm("config", "check").exception
     assert isinstance(misspelt, UsageError)
