@@ -33,7 +33,7 @@ def doctor(spec_file: Path | None, as_json: bool, **flags: object) -> None:
     """Check what runs need of this host, of GitHub and of the image server, and say what to do.
 
     With SPEC also whether its machine and its image are to be had. Nothing is registered. The exit code is 0 if nothing
-    has failed, warnings or not; 5 if a person must mend something, 4 if trying again later may help.
+    has failed, warnings or not; 5 or 2 if a person must mend something, 4 if trying again later may help.
 
     \b
     Example:

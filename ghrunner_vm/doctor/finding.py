@@ -67,4 +67,5 @@ def examine(name: str, check: Callable[[], Finding]) -> Finding:
 def verdict(findings: Iterable[Finding]) -> ExitCode:
     """The exit code for all of them: what only a person can mend comes first."""
     codes = {finding.exit_code for finding in findings if finding.status is Status.FAILED}
-    return next((code for code in (ExitCode.PERMANENT, *sorted(codes, reverse=True)) if code in codes), ExitCode.OK)
+    first = (ExitCode.PERMANENT, ExitCode.USAGE, *sorted(codes, reverse=True))
+    return next((code for code in first if code in codes), ExitCode.OK)
