@@ -21,6 +21,8 @@ class Stage(Enum):
     DEAD = "dead"
     """Its ghvm is gone without an end; or it ended, and GitHub may still hold its registration. gc looks after it."""
     ENDED = "ended"
+    TRIAL = "trial"
+    """No run at all: a `ghvm token` is at work."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Unreadable:
     path: Path
     why: str
 
+    @property
+    def words(self) -> str:
+        """What a person is told of it."""
+        return f"{self.path.name} cannot be read: {self.why}"
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -52,7 +59,7 @@ class Ledger:
     history: History
 
     def present(self) -> list[Entry]:
-        """Live and dead runs, the oldest first."""
+        """Live and dead runs and what is at work besides, the oldest first."""
         with _readable(self.runs):
             records = [(path, read_record(path)) for path in runs.directories(self.runs)]
         found = [Entry(path, record, _stage(record)) for path, record in records if record is not None]
@@ -66,16 +73,23 @@ class Ledger:
         """Runs that have ended or died, the newest first."""
         dead = [entry for entry in self.present() if entry.stage is Stage.DEAD]
         with _readable(self.history.directory):
-            ended = [Entry(kept.path, kept.record, Stage.ENDED) for kept in self.history.list()]
+            kept = [(box.path, box.record) for box in self.history.list()]
+        ended = [Entry(path, record, Stage.ENDED) for path, record in kept if record is not None]
         return sorted(dead + ended, key=lambda entry: entry.record.ended or entry.record.since, reverse=True)
 
     def unreadable(self) -> Iterator[Unreadable]:
-        """What lies among the runs and is none that this ghvm can read."""
-        with _readable(self.runs):
-            for path in runs.directories(self.runs):
-                if not path.name.startswith(runs.NEWBORN) and read_record(path) is None:
-                    with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
-                        yield Unreadable(path, _why_unreadable(path))
+        """What lies among the runs or in the history and is none that this ghvm can read."""
+        for directory in (self.runs, self.history.directory):
+            with _readable(directory):
+                for path in runs.directories(directory):
+                    if not path.name.startswith(runs.NEWBORN) and read_record(path) is None:
+                        with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+                            yield Unreadable(path, _why_unreadable(path))
+
+    def last(self) -> Entry:
+        """The last run that is over, the only live one if none is. Raises UsageError if there is none."""
+        over = self.over()
+        return over[0] if over else only(self.live(), "RUN")
 
     def find(self, name: str | None) -> Entry:
         """The run of this name, or of which this is the beginning. Without a name: the only live one, else the last.
@@ -85,6 +99,7 @@ class Ledger:
         live, over = self.live(), self.over()
         if name is None:
             return only(live, "RUN") if live or not over else over[0]
+        _check(name)
         if entry := next((entry for entry in [*live, *over] if entry.id == name), None):
             return entry
         for group in (live, over):
@@ -97,12 +112,18 @@ class Ledger:
         live = self.live()
         if name is None:
             return only(live, "RUN")
+        _check(name)
         begun = [entry for entry in live if entry.id == name] or [e for e in live if e.id.startswith(name)]
         if begun:
             return only(begun, name)
         if ended := [entry for entry in self.over() if entry.id == name]:
             raise UsageError(f"the run {name} is over", resolution=f"See what became of it: ghvm why {ended[0].id}")
         raise unknown(name, live, self.unreadable())
+
+
+def _check(name: str) -> None:
+    if not name:  # every name begins with it
+        raise UsageError("the name of the run is empty", resolution="Name the run: `ghvm ps` and `ghvm history` do.")
 
 
 def only(entries: Sequence[Entry], name: str) -> Entry:
@@ -119,7 +140,7 @@ def only(entries: Sequence[Entry], name: str) -> Entry:
 def unknown(name: str, entries: Sequence[Entry], unreadable: Iterator[Unreadable]) -> UsageError:
     """The error for a name that no run has."""
     if found := next((one for one in unreadable if one.path.name == name), None):
-        return UsageError(f"the run {name} cannot be read: {found.why}", details=str(found.path))
+        return UsageError(f"the run {found.words}", details=str(found.path))
     near = difflib.get_close_matches(name, [entry.id for entry in entries], n=3, cutoff=0.4)
     resolution = f"Did you mean {', '.join(near)}?" if near else "See `ghvm ps` and `ghvm history` for the names."
     return UsageError(f"there is no run {name}", resolution=resolution)
@@ -127,7 +148,9 @@ def unknown(name: str, entries: Sequence[Entry], unreadable: Iterator[Unreadable
 
 def _stage(record: RunRecord) -> Stage:
     alive = record.boot_id == process.boot_id() and record.supervisor.alive()
-    return Stage.LIVE if alive else Stage.DEAD
+    if not alive:
+        return Stage.DEAD
+    return Stage.TRIAL if record.trial else Stage.LIVE
 
 
 def _why_unreadable(path: Path) -> str:

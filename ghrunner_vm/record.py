@@ -89,6 +89,8 @@ class RunRecord(_Own):
     vmm: ProcessRecord | None = None
     runner: RunnerRecord | None = None
     label: str
+    trial: bool = False
+    """A registration for a look: it has no machine, and no socket to ask it by."""
     image: str
     commit: str | None = None
     machine: MachineRecord | None = None

@@ -33,6 +33,8 @@ def history(last: int | None, state_dir: Path | None, as_json: bool) -> None:
     console = Console()
     ledger = app.ledger(config.load({"state_dir": state_dir}))
     entries = ledger.over()[:last]
+    for one in ledger.unreadable():
+        console.warn(one.words)
     if as_json:
         console.result_json({"schema": 1, "runs": [facts(entry) for entry in entries]})
         return

@@ -10,7 +10,7 @@ from ghrunner_vm import app, config
 from ghrunner_vm.clock import SYSTEM
 from ghrunner_vm.commands.options import state_option
 from ghrunner_vm.console import Console
-from ghrunner_vm.ledger import Ledger
+from ghrunner_vm.ledger import Ledger, Stage
 from ghrunner_vm.lifecycle.status import Status, look
 from ghrunner_vm.units import format_seconds, format_size, shortened
 
@@ -55,11 +55,12 @@ def _watch(console: Console, ledger: Ledger, seen: Mapping[str, Status], interva
 def _tell_of_the_rest(console: Console, ledger: Ledger, seen: Mapping[str, Status]) -> None:
     if not seen:
         console.say(f"no runs in {ledger.runs}")
-    dead = [entry.id for entry in ledger.present() if entry.id not in seen]
+    dead = [entry.id for entry in ledger.present() if entry.stage is Stage.DEAD]
     if dead:
         console.warn(f"not cleared up yet, see `ghvm gc`: {', '.join(dead)}")
     for one in ledger.unreadable():
-        console.warn(f"{one.path.name} cannot be read: {one.why}")
+        if one.path.parent == ledger.runs:
+            console.warn(one.words)
 
 
 def _rows(seen: Mapping[str, Status]) -> list[list[str]]:

@@ -27,17 +27,20 @@ _WELL = (Reason.JOB_DONE, Reason.NO_JOB)
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def why(run: str | None, state_dir: Path | None, as_json: bool) -> None:
-    """Say what became of RUN and what to do about it: the live run if there is one only, else the last that ended.
+    """Say what became of RUN and what to do about it.
 
-    RUN may be the beginning of a name that no other run has. The lines marked with │ are what the guest said; they
-    are its own claims.
+    Without RUN it is the last one that is over, or the only live one if none is. RUN may be the beginning of a name
+    that no other run has. The lines marked with │ are what the guest said; they are its own claims.
 
     \b
     Example:
       ghvm why ubuntu-24-04-vm-1f2e3d4c
     """
     console = Console()
-    entry = app.ledger(config.load({"state_dir": state_dir})).find(run)
+    ledger = app.ledger(config.load({"state_dir": state_dir}))
+    entry = ledger.last() if run is None else ledger.find(run)
+    if run is None and entry.stage is not Stage.LIVE and (live := [one.id for one in ledger.live()]):
+        console.say(f"live by now, and told of if named: {', '.join(live)}")
     if as_json:
         console.result_json({"schema": 1, "run": _live_facts(entry) if entry.stage is Stage.LIVE else facts(entry)})
         return

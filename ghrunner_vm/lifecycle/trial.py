@@ -131,6 +131,7 @@ def _record(wish: Wish, now: float) -> RunRecord:
         boot_id=process.boot_id(),
         supervisor=ProcessRecord.of(pid=os.getpid(), started=process.start_time(os.getpid()) or 0),
         label=wish.labels[0],
+        trial=True,
         image="none",
         since=now,
         created=now,

@@ -389,6 +389,20 @@ def test_a_second_signal_leaves_the_deletion_to_gc(operator: Operator) -> None:
     assert (operator.registered, operator.recorded) == ([], [])
 
 
+def test_while_it_is_at_work_it_is_no_run_to_stop(operator: Operator) -> None:
+    operator.sim.faults.add(Rule(method="DELETE", path="*/actions/runners/*", delay=600))
+    with operator.start("token") as process:
+        operator.sim.faults.wait_used(1)
+        stopped, seen = operator.ghvm("stop", "--all"), operator.ghvm("ps")
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=SECONDS)
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (0, "", "")
+    assert (seen.stdout, seen.stderr) == ("", f"no runs in {operator.runs}\n")
+    operator.sim.faults.clear()
+    assert operator.ghvm("gc").returncode == ExitCode.OK
+
+
 @pytest.mark.timeout(300)
 def test_killed_at_any_moment_it_leaves_what_gc_removes(operator: Operator) -> None:
     """SIGKILL right before each change that it makes, on this host or at GitHub."""

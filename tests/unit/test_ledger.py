@@ -5,8 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from ghrunner_vm import process, runs
+from ghrunner_vm.cli import cli
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.history import History
 from ghrunner_vm.ledger import Ledger, Stage
@@ -51,6 +53,10 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
+
+
+def ghvm(host: Host, *words: str) -> Result:
+    return CliRunner().invoke(cli, [*words, "--state-dir", str(host.ledger.runs.parent)])
 
 
 def test_live_dead_and_ended_runs(host: Host) -> None:
@@ -99,10 +105,80 @@ def test_only_a_live_run_can_be_entered_or_stopped(host: Host) -> None:
         host.ledger.find_live(None)
 
 
+def test_an_empty_name_is_no_name(host: Host) -> None:
+    """It would be the beginning of every one: a script with an unset variable must not end the only run."""
+    host.put(record("demo-0001"))
+    for find in (host.ledger.find, host.ledger.find_live):
+        with pytest.raises(UsageError, match="name of the run is empty"):
+            find("")
+
+
+def test_a_trial_registration_is_no_live_run(host: Host) -> None:
+    host.put(record("ghvm-token-0001", trial=True))
+    assert (host.ledger.live(), host.ledger.over()) == ([], [])
+    seen = ghvm(host, "ps")
+    assert (seen.stdout, seen.stderr) == ("", f"no runs in {host.ledger.runs}\n")
+    host.put(record("demo-0002"))
+    assert host.ledger.find_live(None).id == "demo-0002"
+    host.end(record("ghvm-token-0003", GONE, trial=True), at=1)
+    assert host.kept == []
+
+
+def test_a_record_from_before_trials_were_marked(host: Host) -> None:
+    path = host.put(record("demo-0001"))
+    document = json.loads((path / RECORD).read_text())
+    del document["trial"]
+    (path / RECORD).write_text(json.dumps(document))
+    assert [entry.id for entry in host.ledger.live()] == ["demo-0001"]
+
+
+def test_why_tells_of_the_last_run_that_is_over(host: Host) -> None:
+    """A service begins the next one a second after a failure."""
+    host.put(record("demo-0002"))
+    alone = ghvm(host, "why")
+    assert (alone.stdout.splitlines()[0][:19], alone.stderr) == ("demo-0002: it lives", "")
+    host.end(record("demo-0001", GONE, ended=7.0), at=7)
+    told = ghvm(host, "why")
+    assert told.stdout.startswith("demo-0001: ")
+    assert told.stderr == "live by now, and told of if named: demo-0002\n"
+    named = ghvm(host, "why", "demo-0002")
+    assert (named.stdout.splitlines()[0][:19], named.stderr) == ("demo-0002: it lives", "")
+
+
+def make_newer(path: Path) -> None:
+    document = json.loads((path / RECORD).read_text())
+    (path / RECORD).write_text(json.dumps({**document, "schema-version": 2, "mood": "good"}))
+
+
+def test_the_history_of_a_newer_ghvm_is_told_of(host: Host) -> None:
+    host.end(record("newer-0001", GONE), at=1)
+    make_newer(host.history.directory / "newer-0001")
+    host.end(record("demo-0001", GONE), at=2)
+    told = ghvm(host, "history")
+    assert [line.split()[0] for line in told.stdout.splitlines()] == ["RUN", "demo-0001"]
+    assert told.stderr == "warning: newer-0001 cannot be read: a newer ghvm has made it\n"
+    refused = ghvm(host, "why", "newer-0001")
+    assert str(refused.exception) == "the run newer-0001 cannot be read: a newer ghvm has made it"
+    assert "warning" not in ghvm(host, "ps").stderr, "it shows what is present"
+
+
+def test_the_history_of_a_newer_ghvm_counts(tmp_path: Path) -> None:
+    host = Host(tmp_path, most=2)
+    vmm = ProcessRecord.of(pid=2, started=1)
+    for number in range(3):
+        host.end(record(f"demo-000{number}", GONE, vmm=vmm), at=number, size=10)
+        path = host.history.directory / f"demo-000{number}"
+        make_newer(path)
+        os.utime(path / RECORD, (number, number))
+    host.end(record("demo-0009", GONE, vmm=vmm), at=9)
+    assert host.kept == ["demo-0009", "demo-0002"]
+    host.history = History(host.history.directory, size=5)
+    host.history.prune()
+    assert host.kept == ["demo-0009"]
+
+
 def test_directories_that_tell_nothing_say_why(host: Host) -> None:
-    newer = host.put(record("newer-0001"))
-    document = json.loads((newer / RECORD).read_text())
-    (newer / RECORD).write_text(json.dumps({**document, "schema-version": 2, "mood": "good"}))
+    make_newer(host.put(record("newer-0001")))
     (host.put(record("damaged-0001")) / RECORD).write_text("{")
     (host.put(record("empty-0001")) / RECORD).unlink()
     host.put(record("good-0001"))
@@ -194,12 +270,32 @@ def test_a_deletion_that_was_cut_off_is_finished(host: Host) -> None:
     assert sorted(path.name for path in host.history.directory.iterdir()) == ["demo-0002", "demo-0003"]
 
 
+@pytest.mark.parametrize("content", ["notes.txt", f"{runs.CONSOLE}/notes.txt"])
+def test_what_is_no_black_box_is_nobodys_to_delete(host: Host, content: str) -> None:
+    foreign = host.history.directory / "precious-0001" / content
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("mine")
+    host.history.directory.chmod(0o700)
+    host.end(record("demo-0001", GONE), at=1)
+    assert foreign.read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_what_belongs_to_another_user_is_not_deleted(host: Host) -> None:
+    host.end(record("demo-0001", GONE), at=1)
+    theirs = host.history.directory / "theirs-0001"
+    theirs.mkdir()
+    os.chown(theirs, 12345, 12345)
+    host.history.prune()
+    assert theirs.is_dir()
+
+
 def test_a_record_that_a_full_disk_kept_back_is_written_at_the_end(host: Host) -> None:
     """The disk of the machine is gone by then, and its room free."""
     with runs.create(host.ledger.runs, record("demo-0001"), bury=host.history.keep) as run:
         run.record = run.record.model_copy(update={"outcome": "disk-full"})
-    (kept,) = host.history.list()
-    assert kept.record.outcome == "disk-full"
+    (entry,) = host.ledger.over()
+    assert entry.record.outcome == "disk-full"
 
 
 def test_nothing_is_kept_where_others_could_change_it(host: Host) -> None:
