@@ -38,14 +38,14 @@ class _Stream:
         """Whether styles are wanted: see https://force-color.org."""
         return self._stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
 
-    def print(self, *pieces: tuple[str, str]) -> None:
+    def print(self, *pieces: tuple[str, str], end: str = "\n") -> None:
         """One line made of texts with their styles."""
         if self.is_terminal:
             from rich.text import Text
 
-            self.rich.print(Text.assemble(*pieces))
+            self.rich.print(Text.assemble(*pieces), end=end)
         else:
-            self._stream.write("".join(text for text, _ in pieces) + "\n")
+            self._stream.write("".join(text for text, _ in pieces) + end)
             self._stream.flush()
 
     @functools.cached_property
@@ -100,9 +100,9 @@ class Console:
             if error.resolution:
                 self._err.print(("→ ", "bold"), (printable(error.resolution), ""))
 
-    def result(self, text: str) -> None:
+    def result(self, text: str, *, end: str = "\n") -> None:
         """Print a result on stdout."""
-        self._out.print((printable(text), ""))
+        self._out.print((printable(text), ""), end=end)
 
     def styled(self, *pieces: tuple[str, str]) -> None:
         """Print a result of texts with their styles, on one line of stdout."""

@@ -16,6 +16,9 @@ from ghrunner_vm.errors import UsageError
 from ghrunner_vm.ledger import Entry, Ledger, Stage
 from ghrunner_vm.lifecycle.following import content, follow
 
+_LONGEST = 64 << 10
+"""So many letters without the end of their line are shown as they are."""
+
 
 @click.command()
 @click.argument("run", required=False)
@@ -41,10 +44,10 @@ def logs(run: str | None, following: bool, events: bool, runner: bool, state_dir
     entry = ledger.find(run)
     name = runs.EVENTS if events else runs.RUNNER if runner else runs.CONSOLE
     show = Console()
-    lines = _lines(_blocks(ledger, entry, name, following=following))
+    blocks = _blocks(ledger, entry, name, following=following)
     try:
-        for line in _events(lines, entry, as_json=as_json) if events else lines:
-            show.result(line)
+        for piece in _events(blocks, entry, as_json=as_json) if events else pieces(blocks):
+            show.result(piece, end="")
     except KeyboardInterrupt:
         return
     if following:
@@ -69,21 +72,29 @@ def _locate(ledger: Ledger, entry: Entry, name: str) -> Callable[[], Path]:
     return locate
 
 
-def _lines(blocks: Iterator[bytes]) -> Iterator[str]:
+def pieces(blocks: Iterator[bytes]) -> Iterator[str]:
+    """The blocks as plain text: lines with their ends, and parts of lines that are long or get no end for now.
+
+    An empty block says that nothing comes for a moment: what is there may be a prompt.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    rest = ""
+    rest, cut = "", False
     for block in blocks:
         *lines, rest = (rest + decoder.decode(block)).split("\n")
-        yield from map(plain, lines)
-    if rest:
-        yield plain(rest)
+        yield from (f"{plain(line)}\n" for line in lines)
+        cut = cut and not lines
+        if rest and (not block or len(rest) > _LONGEST):
+            yield plain(rest)
+            rest, cut = "", True
+    if rest or cut:
+        yield f"{plain(rest)}\n"
 
 
-def _events(lines: Iterator[str], entry: Entry, *, as_json: bool) -> Iterator[str]:
-    for line in lines:
+def _events(blocks: Iterator[bytes], entry: Entry, *, as_json: bool) -> Iterator[str]:
+    for line in pieces(block for block in blocks if block):  # nothing is cut that is being written just now
         try:
             event = json.loads(line)
-            yield line if as_json else _event(event, entry.record.created)
+            yield line if as_json else f"{_event(event, entry.record.created)}\n"
         except (ValueError, KeyError, TypeError):  # cut off by a full disk, or in the middle of being written
             continue
 

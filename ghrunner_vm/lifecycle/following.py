@@ -20,15 +20,23 @@ def content(path: Path) -> Iterator[bytes]:
 
 
 def follow(locate: Callable[[], Path], over: Callable[[], bool], sleep: Callable[[float], None]) -> Iterator[bytes]:
-    """As `content`, and then what is added until the run is `over`. `locate` tells where the file is by now."""
+    """As `content`, and then what is added until the run is `over`. `locate` tells where the file is by now.
+
+    An empty block says that nothing has been added for a moment.
+    """
     path = locate()
     with contextlib.closing(_Reader()) as reader:
         yield from reader.news(path.with_name(old(path.name)))
         while True:
             ending = over()  # asked first: what was written before that is read below
-            yield from reader.news(locate())
+            quiet = True
+            for block in reader.news(locate()):
+                quiet = False
+                yield block
             if ending:
                 return
+            if quiet:
+                yield b""
             sleep(_POLL_SECONDS)
 
 

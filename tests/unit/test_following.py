@@ -21,6 +21,18 @@ def test_what_is_added_is_seen_once(tmp_path: Path) -> None:
         assert read(path, lambda: ring.write(b"two "), lambda: None, lambda: ring.write(b"three")) == "one two three"
 
 
+def test_a_moment_without_news_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    path.write_bytes(b"login: ")
+    pauses = 0
+
+    def pause(_: float) -> None:
+        nonlocal pauses
+        pauses += 1
+
+    assert list(follow(lambda: path, lambda: pauses == 3, pause)) == [b"login: ", b"", b""]
+
+
 def test_a_ring_that_turns_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "console.log"
     with Ring(path, limit=10) as ring:
