@@ -1,7 +1,7 @@
 """Which images of the cache may go, and their deletion. What is in use never goes."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from ghrunner_vm.images.store import CachedImage, ImageStore
@@ -30,19 +30,23 @@ class PrunedImage:
     bytes: int
 
 
-def may_go(images: Sequence[CachedImage], rules: Rules) -> list[CachedImage]:
-    """The images, of all there are (the newest first), that the rules let go and nobody uses."""
+def may_go(images: Sequence[CachedImage], rules: Rules, names: Collection[str] = ()) -> list[CachedImage]:
+    """The images, of all there are (the newest first), that the rules let go and nobody uses; only those of `names`.
+
+    Without names all may go.
+    """
+    eligible = [image for image in images if not image.in_use and (not names or image.name in names)]
     of_name: defaultdict[str, int] = defaultdict(int)
     going, left = [], sum(image.size for image in images)
     for image in images:
         of_name[image.name] += 1
         beyond = rules.keep is not None and of_name[image.name] > rules.keep
         old = rules.older_than is not None and image.age_seconds >= rules.older_than
-        if (beyond or old or rules.everything) and not image.in_use:
+        if (beyond or old or rules.everything) and image in eligible:
             going.append(image)
             left -= image.size
     if rules.max_size is not None:
-        for image in reversed([image for image in images if image not in going and not image.in_use]):
+        for image in reversed([image for image in eligible if image not in going]):
             if left <= rules.max_size:
                 break
             going.append(image)

@@ -54,6 +54,21 @@ def test_one_reason_is_enough_and_what_is_in_use_stays(rules: Rules, gone: str) 
     assert "".join(image.commit for image in may_go(CACHE, rules)) == gone
 
 
+@pytest.mark.parametrize(
+    ("rules", "names", "gone"),
+    [
+        (Rules(max_size=40), ["debian"], "x"),
+        (Rules(max_size=0), ["debian"], "x"),
+        (Rules(max_size=50), ["ubuntu"], ""),
+        (Rules(max_size=40), ["ubuntu"], "a"),
+        (Rules(keep=1), ["debian"], ""),
+        (Rules(keep=1), ["ubuntu", "debian"], "ba"),
+    ],
+)
+def test_only_named_images_go_while_all_count(rules: Rules, names: list[str], gone: str) -> None:
+    assert "".join(image.commit for image in may_go(CACHE, rules, names)) == gone
+
+
 IMAGE = st.builds(cached, st.text(min_size=1), st.sampled_from("ab"), size=st.integers(0, 9), in_use=st.booleans())
 IMAGES = st.lists(IMAGE, unique_by=lambda image: image.commit)
 
@@ -106,6 +121,8 @@ def test_the_list_names_the_runs_that_use_an_image(cache: ImageStore, tmp_path: 
 
 def test_a_cache_that_is_not_there(tmp_path: Path) -> None:
     assert json.loads(ghvm(tmp_path, "list", "--json").stdout) == {"schema": 1, "images": []}
+    dry = ghvm(tmp_path, "prune", "--dry-run", "--json")
+    assert json.loads(dry.stdout) == {"schema": 1, "dry-run": True, "removed": []}
     assert not (tmp_path / "cache").exists()
 
 
@@ -122,6 +139,13 @@ def test_a_dry_run_tells_what_the_prune_then_does(cache: ImageStore, tmp_path: P
     again = ghvm(tmp_path, "prune", "--json")
     assert json.loads(again.stdout) == {"schema": 1, "dry-run": False, "removed": []}
     assert again.stderr == "freeing 0 B: 0 images\n"
+
+
+def test_a_bound_is_that_of_the_whole_cache(cache: ImageStore, tmp_path: Path) -> None:
+    sizes = {(image.name, image.commit[0]): image.size for image in cache.images()}
+    bound = str(sum(sizes.values()) - 1)
+    assert ghvm(tmp_path, "prune", "debian", "--max-size", bound).exit_code == 0
+    assert {(image.name, image.commit[0]) for image in cache.images()} == set(sizes) - {("debian", "2")}
 
 
 def test_only_the_named_images_go(cache: ImageStore, tmp_path: Path) -> None:

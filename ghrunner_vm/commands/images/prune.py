@@ -9,7 +9,7 @@ from ghrunner_vm.commands.images.list import cache_option
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images.prune import Rules, may_go, remove
-from ghrunner_vm.images.store import CachedImage, ImageStore
+from ghrunner_vm.images.store import ImageStore
 from ghrunner_vm.suggest import did_you_mean
 from ghrunner_vm.units import format_age, format_size, parse_duration, parse_size
 
@@ -45,13 +45,16 @@ def prune(
     console = Console()
     settings = config.load({"images_cache_dir": images_cache_dir})
     rules = _rules(keep, older_than, max_size, everything=everything, default=settings.images_keep)
-    store = ImageStore(config.images_directory(settings))
-    going = may_go(_of(store.images(), names), rules)
+    directory = config.images_directory(settings)
+    # The store makes its directory, while a dry run changes nothing.
+    images = [] if dry_run and not directory.exists() else ImageStore(directory).images()
+    _check(names, {image.name for image in images})
+    going = may_go(images, rules, names)
     size = format_size(sum(image.size for image in going))
     console.say(f"{'would free' if dry_run else 'freeing'} {size}: {_count(len(going))}")
     gone = [(one.name, one.commit, one.size) for one in going]
     if not dry_run:
-        gone = [(one.name, one.commit, one.bytes) for one in remove(store, going)]
+        gone = [(one.name, one.commit, one.bytes) for one in remove(ImageStore(directory), going)]
     if as_json:
         listed = [{"name": name, "commit": commit, "bytes": size} for name, commit, size in gone]
         console.result_json({"schema": 1, "dry-run": dry_run, "removed": listed})
@@ -76,12 +79,10 @@ def _rules(keep: int | None, older_than: str | None, max_size: str | None, *, ev
     return Rules(keep, seconds, size, everything)
 
 
-def _of(images: list[CachedImage], names: tuple[str, ...]) -> list[CachedImage]:
-    known = {image.name for image in images}
+def _check(names: tuple[str, ...], known: set[str]) -> None:
     for name in names:
         if name not in known:
             raise UsageError(f"the cache has no image {name}", resolution=did_you_mean(name, known) if known else None)
-    return [image for image in images if not names or image.name in names]
 
 
 def _count(number: int) -> str:
