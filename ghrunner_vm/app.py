@@ -170,7 +170,7 @@ def collect_garbage(settings: Settings, github: GitHub | None) -> Iterator[Colle
         return github if ours else None
 
     sweep(config.state_directory(settings))
-    sockets = config.runtime_directory(settings)
+    sockets = config.runtime_directories(settings)
     return collect(runs_directory(settings), sockets, client, bury=history(settings).keep)
 
 

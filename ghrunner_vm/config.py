@@ -200,6 +200,15 @@ def runtime_directory(settings: Settings, *, environ: Mapping[str, str] = os.env
     return Path(session) / APP if session else state_directory(settings)
 
 
+def runtime_directories(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where the sockets of this user's runs may be, our own place first: cron gives a run no XDG_RUNTIME_DIR."""
+    own = runtime_directory(settings, environ=environ)
+    if _is_root():
+        return [own]
+    login = Path(f"/run/user/{os.geteuid()}") / APP  # see pam_systemd(8)
+    return list(dict.fromkeys((own, login, state_directory(settings))))
+
+
 def _is_root() -> bool:
     return os.geteuid() == 0
 

@@ -57,7 +57,7 @@ def ssh(context: click.Context, run: str | None, user: str | None, state_dir: Pa
             details="Its image has no agent or no SSH server, or it is still booting.",
             resolution="If it has an SSH server, name one of its users with --user.",
         )
-    answer = ask(config.runtime_directory(settings) / f"{entry.id}.sock", OpenSsh(do="ssh"), seconds=20)
+    answer = ask(config.runtime_directories(settings), entry.id, OpenSsh(do="ssh"), seconds=20)
     _know(console, entry, pinned)
     words = context.meta["words"]
     port = parse_port(answer.get("port"))

@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,12 +40,17 @@ class Collected:
 
 
 def collect(
-    directory: Path, sockets: Path, github: Client, clock: Clock = SYSTEM, *, bury: Bury = runs.remove
+    directory: Path,
+    sockets: Sequence[Path],
+    github: Client,
+    clock: Clock = SYSTEM,
+    *,
+    bury: Bury = runs.remove,
 ) -> Iterator[Collected]:
     """Go through all runs and clear up after those whose supervisor is dead. Live runs are left alone, in silence.
 
-    `bury` takes away the directory of one that is cleared up. `github` gives a client for a recorded registration, or
-    None when its scope is not the one configured here.
+    `sockets` are the directories in which their sockets may be. `bury` takes away the directory of one that is cleared
+    up. `github` gives a client for a recorded registration, or None when its scope is not the one configured here.
     Raises PermanentError if others can write to the directory of runs.
     """
     try:
@@ -68,7 +73,7 @@ def sweep(state: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _directory(path: Path, sockets: Path, github: Client, clock: Clock, bury: Bury) -> Collected | None:
+def _directory(path: Path, sockets: Sequence[Path], github: Client, clock: Clock, bury: Bury) -> Collected | None:
     try:
         if why := _foreign(path):
             return Collected(path.name, "kept", why)
@@ -91,13 +96,14 @@ def _foreign(path: Path) -> str:
     return "it has no lock, so no run has made it" if content and runs.LOCK not in content else ""
 
 
-def _run(path: Path, sockets: Path, github: Client, clock: Clock, bury: Bury) -> Collected | None:
+def _run(path: Path, sockets: Sequence[Path], github: Client, clock: Clock, bury: Bury) -> Collected | None:
     end_orphans(path / runs.LOCK)
     with runs.adopt(path) as lock:
         if lock is None:
             return None
         collected = _verdict(path, github, clock.wall())
-        (sockets / f"{path.name}.sock").unlink(missing_ok=True)
+        for place in sockets:
+            (place / f"{path.name}.sock").unlink(missing_ok=True)
         if collected.fate == "removed":
             bury(path)
         else:

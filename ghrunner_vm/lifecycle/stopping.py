@@ -5,7 +5,7 @@ import os
 import re
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,12 +15,12 @@ from ghrunner_vm.errors import GhvmError, InfrastructureError
 from ghrunner_vm.ledger import Entry, Ledger, Stage
 from ghrunner_vm.lifecycle.asking import ask
 from ghrunner_vm.lifecycle.control import Stop
-from ghrunner_vm.record import ProcessRecord
+from ghrunner_vm.record import ProcessRecord, read_record
 
 How = Literal["drain", "now", "force"]
 
-_FORCE_SECONDS = 15.0
-"""What a run is given to unwind by itself before it is killed."""
+FORCE_SECONDS = 15.0
+"""What a run is given to unwind by itself before it is killed, and the kernel to end it then."""
 _UNIT = re.compile(r"/(ghvm@[^/]*\.service)$", re.MULTILINE)
 
 
@@ -30,6 +30,8 @@ class Stopped:
 
     id: str
     entry: Entry | None
+    error: GhvmError | None = None
+    """Why it may still live."""
 
 
 @contextlib.contextmanager
@@ -47,14 +49,26 @@ def supervisor(record: ProcessRecord) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def request(entry: Entry, sockets: Path, how: How) -> None:
-    """Ask a run to end. Raises GhvmError if it cannot be asked; with `force` it is killed then."""
+def request(entry: Entry, sockets: Sequence[Path], how: How) -> None:
+    """Ask a run to end, if it is not about to. Raises GhvmError if it cannot be asked; with `force` it is killed then.
+
+    `sockets` are the directories in which its control socket may be.
+    """
     try:
-        ask(sockets / f"{entry.id}.sock", Stop(do="stop", how=how))
+        ask(sockets, entry.id, Stop(do="stop", how=how))
     except GhvmError:
+        if _is_ending(entry):
+            return
         if how != "force":
             raise
         kill(entry)
+
+
+def _is_ending(entry: Entry) -> bool:
+    """A run's socket goes before its directory, and that before its ghvm."""
+    record = read_record(entry.path)
+    gone = not entry.record.supervisor.alive() or not entry.path.exists()
+    return gone or (record is not None and record.ended is not None)
 
 
 def kill(entry: Entry) -> None:
@@ -65,22 +79,21 @@ def kill(entry: Entry) -> None:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
-def wait(entry: Entry, seconds: float | None, clock: Clock = SYSTEM) -> Iterator[None]:
+def wait(entry: Entry, until: float | None, clock: Clock = SYSTEM) -> Iterator[None]:
     """Yields about each second until the run's ghvm has ended.
 
-    Raises InfrastructureError if it has not within `seconds`; None waits for ever.
+    Raises InfrastructureError if it has not by the time `until` of the monotonic clock; None waits for ever.
     """
-    deadline = None if seconds is None else clock.monotonic() + seconds
     with supervisor(entry.record.supervisor) as pidfd:
         while pidfd is not None:
-            left = 1.0 if deadline is None else min(1.0, deadline - clock.monotonic())
+            left = 1.0 if until is None else min(1.0, until - clock.monotonic())
+            if select.select([pidfd], [], [], max(0.0, left))[0]:
+                return
             if left <= 0:
                 raise InfrastructureError(
-                    f"{entry.id} has not ended within {seconds:.0f} s",
+                    f"{entry.id} has not ended in time",
                     resolution="It goes on ending. See `ghvm ps`; `--now` does not wait for its job.",
                 )
-            if select.select([pidfd], [], [], left)[0]:
-                return
             yield
 
 
@@ -100,13 +113,12 @@ def unit(entry: Entry) -> str | None:
     return found[1] if found else None
 
 
-def force(entry: Entry, sockets: Path) -> None:
-    """End a run whatever it does: by itself if it still can, else by SIGKILL."""
-    request(entry, sockets, "force")
-    try:
-        for _ in wait(entry, _FORCE_SECONDS):
-            continue
-    except InfrastructureError:
-        kill(entry)
-        for _ in wait(entry, _FORCE_SECONDS):
-            continue
+def kill_late(entries: Sequence[Entry], clock: Clock = SYSTEM) -> None:
+    """Wait for runs that were asked to end by force, and kill those that cannot do it by themselves."""
+    until = clock.monotonic() + FORCE_SECONDS
+    for entry in entries:
+        try:
+            for _ in wait(entry, until, clock):
+                continue
+        except InfrastructureError:
+            kill(entry)

@@ -147,6 +147,20 @@ def test_directories_of_root_and_of_a_user(monkeypatch: pytest.MonkeyPatch) -> N
     assert config.runtime_directory(settings, environ={}) == Path("/home/me/state/ghvm")
 
 
+def test_where_the_sockets_of_runs_from_elsewhere_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As above.
+    settings = Settings()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert config.runtime_directories(settings, environ={"XDG_RUNTIME_DIR": "/run/user/0"}) == [Path("/run/ghvm")]
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/me/state")
+    login, cron = Path("/run/user/1000/ghvm"), Path("/home/me/state/ghvm")
+    assert config.runtime_directories(settings, environ={"XDG_RUNTIME_DIR": "/run/user/1000"}) == [login, cron]
+    assert config.runtime_directories(settings, environ={}) == [cron, login]
+    own = config.runtime_directories(settings, environ={"XDG_RUNTIME_DIR": "/srv/mine"})
+    assert own == [Path("/srv/mine/ghvm"), login, cron]
+
+
 def test_directories_that_are_set() -> None:
     settings = load({"state_dir": "/s", "images_cache_dir": "/i"}, environ={}, files=[])
     assert config.state_directory(settings) == Path("/s")

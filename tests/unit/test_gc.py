@@ -52,7 +52,7 @@ class Host:
         return path
 
     def collect(self, clock: Clock = Clock()) -> list[Collected]:  # noqa: B008 it is frozen
-        return list(collect(self.runs, self.sockets, lambda _: self.github, clock))
+        return list(collect(self.runs, [self.root / "elsewhere", self.sockets], lambda _: self.github, clock))
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def test_nothing_happens_in_a_directory_of_runs_that_is_not_ours_alone(
 def test_a_directory_of_runs_that_is_replaced_meanwhile_is_still_the_one_that_was_checked(host: Host) -> None:
     host.leave()
     host.leave("demo-0002")
-    going = collect(host.runs, host.sockets, lambda _: None)
+    going = collect(host.runs, [host.sockets], lambda _: None)
     assert next(going) == Collected(ID, "removed")
     checked = host.runs.rename(host.root / "checked")
     precious = host.leave("demo-0002")
@@ -475,7 +475,7 @@ def test_a_directory_of_another_user_is_kept(host: Host) -> None:
 def test_a_run_that_ends_by_itself_meanwhile_is_no_error(host: Host) -> None:
     host.leave()
     host.leave("demo-0002")
-    going = collect(host.runs, host.sockets, lambda _: None)
+    going = collect(host.runs, [host.sockets], lambda _: None)
     assert next(going) == Collected(ID, "removed")
     shutil.rmtree(host.runs / "demo-0002")
     assert list(going) == []
@@ -579,6 +579,6 @@ def test_a_client_that_cannot_be_made_keeps_the_record(host: Host, error: Except
         raise error
 
     host.leave(runner=RunnerRecord.of(name=ID, api_url="", scope="", asked=LONG_AGO, id=1))
-    (pending,) = collect(host.runs, host.sockets, fail)
+    (pending,) = collect(host.runs, [host.sockets], fail)
     assert pending.fate == "pending"
     assert str(error) in pending.why
