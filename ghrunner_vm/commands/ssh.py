@@ -1,5 +1,7 @@
 """`ghvm ssh`: enter the guest of a live run."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -8,7 +10,7 @@ from ghrunner_vm import app, config, process
 from ghrunner_vm.commands.options import state_option
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import UsageError
-from ghrunner_vm.files import write_atomically
+from ghrunner_vm.files import in_memory, write_atomically
 from ghrunner_vm.ledger import Entry
 from ghrunner_vm.lifecycle.asking import ask
 from ghrunner_vm.lifecycle.control import OpenSsh
@@ -58,18 +60,28 @@ def ssh(context: click.Context, run: str | None, user: str | None, state_dir: Pa
             resolution="If it has an SSH server, name one of its users with --user.",
         )
     answer = ask(config.runtime_directories(settings), entry.id, OpenSsh(do="ssh"), seconds=20)
-    _know(console, entry, pinned)
+    if pinned is None:
+        console.warn("the guest's host key is not known: the first one it shows is accepted for this run")
     words = context.meta["words"]
     port = parse_port(answer.get("port"))
-    argv = command(entry.path, entry.id, port, user or _DEFAULT_USER, pinned=pinned is not None, words=words)
-    code = process.foreground(argv)
+    with _known_hosts(entry, pinned) as known:
+        argv = command(entry.path, known, entry.id, port, user or _DEFAULT_USER, pinned=pinned is not None, words=words)
+        code = process.foreground(argv)
     if code == _FAILED:
         console.warn(f"ssh failed. If the guest does not answer, see `ghvm logs {entry.id}`: does its image run sshd?")
     raise click.exceptions.Exit(code)
 
 
-def _know(console: Console, entry: Entry, pinned: str | None) -> None:
-    if pinned is not None:
-        write_atomically(entry.path / "known_hosts", f"{entry.id} {pinned}\n".encode())
-    else:
-        console.warn("the guest's host key is not known: the first one it shows is accepted for this run")
+@contextlib.contextmanager
+def _known_hosts(entry: Entry, pinned: str | None) -> Iterator[Path]:
+    path = entry.path / "known_hosts"
+    if pinned is None:
+        yield path  # for ssh to write to
+        return
+    line = f"{entry.id} {pinned}\n".encode()
+    with contextlib.ExitStack() as stack:
+        try:
+            write_atomically(path, line)
+        except OSError:  # a full disk is what people enter a guest for
+            path = stack.enter_context(in_memory(line))
+        yield path

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ghrunner_vm.errors import GhvmError
+from ghrunner_vm.errors import GhvmError, told
 
 _LINE = 4096
 _IDLE_SECONDS = 60.0
@@ -97,8 +97,9 @@ async def _answer(line: bytes, handle: Handler) -> Mapping[str, object]:
         return {"error": "unknown request", "details": str(error.errors()[0]["msg"])}
     try:
         return await handle(request)
-    except GhvmError as error:
-        return {"error": error.brief, "details": error.details, "resolution": error.resolution}
+    except (GhvmError, OSError) as error:
+        known = told(error)
+        return {"error": known.brief, "details": known.details, "resolution": known.resolution}
 
 
 def _peer(writer: asyncio.StreamWriter) -> int:

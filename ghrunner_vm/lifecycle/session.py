@@ -123,8 +123,10 @@ class _Session:
         if run.record.ssh_port is None:
             if self._machine is None:
                 raise InfrastructureError("the run has no machine yet", resolution="Try again in a moment.")
-            run.update(ssh_port=await self._machine.forward_ssh())
-        assert run.record.ssh_port is not None  # noqa: S101 written just now
+            port = await self._machine.forward_ssh()
+            with contextlib.suppress(OSError):  # a full disk: the run knows the port all the same
+                run.update(ssh_port=port)
+        assert run.record.ssh_port is not None  # noqa: S101 set just now
         return run.record.ssh_port
 
     # ---- preparation, step by step ----

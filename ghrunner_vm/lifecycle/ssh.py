@@ -38,14 +38,16 @@ def host_key(told: str) -> str | None:
     return match["key"] if match else None
 
 
-def command(directory: Path, run_id: str, port: int, user: str, *, pinned: bool, words: tuple[str, ...]) -> list[str]:
+def command(
+    directory: Path, known_hosts: Path, run_id: str, port: int, user: str, *, pinned: bool, words: tuple[str, ...]
+) -> list[str]:
     """The argv of ssh(1) into a run's guest on this host's `port`.
 
     The guest is not trusted: nothing of this host is forwarded to it, and no configuration file can change that.
     """
     options = {
         "HostKeyAlias": run_id,
-        "UserKnownHostsFile": directory / "known_hosts",
+        "UserKnownHostsFile": known_hosts,
         "GlobalKnownHostsFile": "/dev/null",
         "StrictHostKeyChecking": "yes" if pinned else "accept-new",
         "UpdateHostKeys": "no",

@@ -1,6 +1,7 @@
 """The control socket of a run, spoken to over a real socket."""
 
 import asyncio
+import errno
 import json
 import stat
 from collections.abc import Awaitable, Callable, Mapping
@@ -73,6 +74,17 @@ def test_what_is_no_request_is_refused_and_the_talk_goes_on(path: Path, line: by
     assert isinstance(refused, dict)
     assert refused["error"] == "unknown request"
     assert answered == {"ok": 1}
+
+
+def test_what_the_host_refuses_is_an_answer(path: Path) -> None:
+    class FullDisk(Run):
+        async def handle(self, request: Request) -> Mapping[str, object]:
+            del request
+            raise OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+
+    (refused,) = ask(path, FullDisk(), b'{"do":"ssh"}')
+    assert isinstance(refused, dict)
+    assert refused["error"] == "the disk is full (/somewhere)"
 
 
 def test_a_line_without_end_ends_the_talk(path: Path) -> None:
