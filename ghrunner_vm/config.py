@@ -163,12 +163,14 @@ def load_with_origins(
     layers = [_from_file(path) for path in (default_files() if files is None else files)]
     layers += [_from_environment(environ), _from_flags(flags)]
     given = _merge(layers)
-    try:
-        settings = Settings.model_validate({name: one.value for name, one in given.items()})
-    except ValidationError as error:
-        raise _refused(error, given) from error
+    settings = _validated(given)
     origins = {name: given[name].origin if name in given else "default" for name in Settings.model_fields}
     return Loaded(settings, origins)
+
+
+def check_file(path: Path, content: bytes) -> None:
+    """Raises UsageError if a config file `path` with this content could not be used."""
+    _validated(_given(path, _parsed(path, content)))
 
 
 def default_files() -> list[Path]:
@@ -241,8 +243,18 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
     return given
 
 
+def _validated(given: Mapping[str, Given]) -> Settings:
+    try:
+        return Settings.model_validate({name: one.value for name, one in given.items()})
+    except ValidationError as error:
+        raise _refused(error, given) from error
+
+
 def _from_file(path: Path) -> dict[str, Given]:
-    table = _read_toml(path)
+    return _given(path, _read_toml(path))
+
+
+def _given(path: Path, table: Mapping[str, object]) -> dict[str, Given]:
     given: dict[str, Given] = {}
     for key, value in table.items():
         name = _KEYS.get(key)
@@ -268,13 +280,18 @@ def _read_toml(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_FILE + 1)
-        if len(content) > _MAX_FILE:
-            raise UsageError(f"{path}: larger than 1 MiB", resolution="Check that this is ghvm's config.toml.")
-        return tomllib.loads(content.decode())
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}", resolution="Check the file's mode.") from error
+    return _parsed(path, content)
+
+
+def _parsed(path: Path, content: bytes) -> dict[str, object]:
+    if len(content) > _MAX_FILE:
+        raise UsageError(f"{path}: larger than 1 MiB", resolution="Check that this is ghvm's config.toml.")
+    try:
+        return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}", resolution='Write lines such as github-org = "NAME".') from error
 

@@ -1,5 +1,6 @@
 """`ghvm systemd`: the unit that keeps a runner on a host."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -7,12 +8,13 @@ from pathlib import Path
 import click
 
 from ghrunner_vm import unit
+from ghrunner_vm.commands.writing import write_for_all
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import PermanentError, UsageError
-from ghrunner_vm.files import write_atomically
 
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 that they are not used is the point
+_AS_ROOT = "Run it as root (sudo ghvm systemd --install), or choose another place with --directory."
 
 
 @click.command()
@@ -61,14 +63,19 @@ def _executable() -> Path:
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:
-    content = text.encode()
-    if path.exists() and path.read_bytes() != content and not force:
+    if not force and _content(path) not in (None, text.encode()):
         raise UsageError(
             f"{path} is there and has other content",
             resolution="Put changes into a drop-in (systemctl edit), and replace it with --force.",
         )
+    write_for_all(path, text, _AS_ROOT)
+
+
+def _content(path: Path) -> bytes | None:
+    """None if nothing is there, or nothing that this user gets to see."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content, mode=0o644)
-    except PermissionError as error:
-        raise PermanentError(f"{path} cannot be written", resolution="Run it as root: sudo ghvm systemd …") from error
+        return path.read_bytes()
+    except OSError as error:
+        if os.path.lexists(path):
+            raise PermanentError(f"{path} cannot be read: {error.strerror}", resolution=_AS_ROOT) from error
+        return None

@@ -142,9 +142,30 @@ def test_a_first_file_without_a_terminal(home: Path) -> None:
 
 
 def test_a_value_that_cannot_be_used_is_not_written(home: Path) -> None:
-    bad = ghvm("config", "init", "--github-org", "no such org")
-    assert isinstance(bad.exception, UsageError)
-    assert list((home / "user/ghvm").iterdir()) == []
+    bad = ghvm("config", "init", "--github-org", "no such org").exception
+    assert isinstance(bad, UsageError)
+    assert bad.brief == f"{home}/user/ghvm/config.toml: github-org 'no such org' cannot be used"
+    assert list(home.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """As without sudo; root itself may write everywhere but where the kernel has no place for files."""
+    monkeypatch.setenv("XDG_CONFIG_DIRS", "/proc/nowhere")
+    system = ghvm("config", "init", "--system").exception
+    assert isinstance(system, PermanentError)
+    assert system.brief == "/proc/nowhere/ghvm/config.toml cannot be written: No such file or directory"
+    assert system.resolution == "Run it as root: sudo ghvm config init --system"
+    (home / "file").touch()
+    other = ghvm("config", "init", "--file", str(home / "file/config.toml")).exception
+    assert isinstance(other, PermanentError)
+    assert "--file" in str(other.resolution)
+    unit = ghvm("systemd", "--install", "--directory", str(home / "file/system"))
+    assert isinstance(unit.exception, PermanentError)
+    (home / "ghvm@.service").mkdir()
+    taken = ghvm("systemd", "--install", "--directory", str(home)).exception
+    assert isinstance(taken, PermanentError)
+    assert taken.brief == f"{home}/ghvm@.service cannot be read: Is a directory"
+    assert "sudo ghvm systemd --install" in str(taken.resolution)
 
 
 KEYS = st.sampled_from(["github-org", "github-private-key", "images-server"])

@@ -1,6 +1,7 @@
 """`ghvm config init`: a first config.toml."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -8,10 +9,9 @@ import click
 
 from ghrunner_vm import config
 from ghrunner_vm.commands.options import PATH
-from ghrunner_vm.config import load
+from ghrunner_vm.commands.writing import write_for_all
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import UsageError
-from ghrunner_vm.files import write_atomically
 
 _QUESTIONS = {
     "github-org": ("Organization of the runners", ""),
@@ -28,6 +28,8 @@ _COMMENTS = {
     "images-server": "Where images come from: `ghvm serve-images`, or any server of static files.",
     "allow-host-loopback": "QEMU's user network lets a guest reach what listens on this host's 127.0.0.1.",
 }
+_SYSTEM = "Run it as root: sudo ghvm config init --system"
+_OTHER = "Choose another place with --file, or run it as a user who may write there."
 
 
 @click.command()
@@ -51,7 +53,7 @@ def init(system: bool, file: Path | None, force: bool, allow_host_loopback: bool
     console = Console()
     system_file, user_file = config.default_files()
     target = file or (system_file if system else user_file)
-    if target.exists() and not force:
+    if os.path.lexists(target) and not force:
         raise UsageError(f"{target} is there already", resolution="Edit it, or replace it with --force.")
     values: dict[str, str | int | bool] = {}
     for key, (question, default) in _QUESTIONS.items():
@@ -61,7 +63,9 @@ def init(system: bool, file: Path | None, force: bool, allow_host_loopback: bool
         if answer:
             values[key] = int(answer) if key == "runner-group-id" and answer.isdecimal() else answer
     values["allow-host-loopback"] = _may_reach_loopback(allow_host_loopback)
-    _write(target, _toml(values))
+    text = _toml(values)
+    config.check_file(target, text.encode())  # only what can be read again is written
+    write_for_all(target, text, _SYSTEM if system and file is None else _OTHER)
     console.result(str(target))
     console.say("next: ghvm config check && ghvm doctor")
 
@@ -85,15 +89,3 @@ def _toml(values: dict[str, str | int | bool]) -> str:
         written = json.dumps(values[key], ensure_ascii=False).replace("\x7f", "\\u007f") if key in values else None
         lines += ["", f"# {comment}", f"{key} = {written}" if written else f"# {key} ="]
     return "\n".join(lines) + "\n"
-
-
-def _write(target: Path, text: str) -> None:
-    """Only what can be read again gets its name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    trial = target.with_name(f".{target.name}.trial")
-    write_atomically(trial, text.encode())
-    try:
-        load({}, environ={}, files=[trial])
-    finally:
-        trial.unlink()
-    write_atomically(target, text.encode(), mode=0o644)
