@@ -11,7 +11,7 @@ from ghrunner_vm.commands.options import PATH, github_options, state_option
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Console
 from ghrunner_vm.doctor import host, machine, services, storage
-from ghrunner_vm.doctor.finding import Finding, Status, examine, ok, verdict
+from ghrunner_vm.finding import Finding, Status, examine, ok, verdict
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.vm.base import Arch
 

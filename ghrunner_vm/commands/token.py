@@ -11,9 +11,10 @@ from ghrunner_vm.commands.options import PATH, github_options
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import GhvmError, UsageError
+from ghrunner_vm.finding import Finding
 from ghrunner_vm.github.connect import github_client
 from ghrunner_vm.lifecycle import trial
-from ghrunner_vm.lifecycle.inspection import Finding, Tell, examine
+from ghrunner_vm.lifecycle.inspection import Tell, examine
 from ghrunner_vm.lifecycle.trial import Wish
 
 
@@ -83,8 +84,8 @@ def _examine(
 
 
 def _text(finding: Finding) -> str:
-    lines = [f"{finding.state:8} {finding.topic:13} {finding.words}", *(f"{'':23}{one}" for one in finding.details)]
-    return "\n".join(lines)
+    first = f"{finding.status.value:8} {finding.name:13} {finding.found}"
+    return "\n".join([first, *(f"{'':23}{line}" for line in (finding.details or "").splitlines())])
 
 
 def _json(console: Console, settings: Settings, wish: Wish) -> None:
@@ -97,7 +98,7 @@ def _json(console: Console, settings: Settings, wish: Wish) -> None:
         failure = error
         raise
     finally:
-        rows = [{"topic": one.topic, "state": one.state, "words": one.words, **one.facts} for one in findings]
+        rows = [{"topic": one.name, "state": one.status.value, "words": one.found, **one.facts} for one in findings]
         where = {"scope": settings.scope(), "api-url": settings.github_api_url}
         console.result_json({"schema": 1, **where, "findings": rows, "error": failure and _error(failure)})
 

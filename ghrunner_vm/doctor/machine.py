@@ -4,8 +4,8 @@ import platform
 import shutil
 from pathlib import Path
 
-from ghrunner_vm.doctor.finding import Finding, failed, ok, warning
 from ghrunner_vm.doctor.host import accelerator_device
+from ghrunner_vm.finding import Finding, failed, ok, warning
 from ghrunner_vm.vm.base import Arch
 from ghrunner_vm.vm.jail import lease_identity
 from ghrunner_vm.vm.qemu import accelerator, version

@@ -1,21 +1,19 @@
 """Whether GitHub and the image server do what a run asks of them."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from ghrunner_vm import runs
 from ghrunner_vm.config import Settings
-from ghrunner_vm.doctor.finding import Finding, examine, failed, of_error, ok, unknown, warning
 from ghrunner_vm.errors import GhvmError
-from ghrunner_vm.github.auth import DRIFT_SECONDS, drift_words
+from ghrunner_vm.finding import Finding, failed, of_error, ok, warning
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.connect import github_client
+from ghrunner_vm.github.inspection import access, clock, inspect
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore
 from ghrunner_vm.spec import Spec
-
-_FEW = 0.1
 
 
 def github(settings: Settings) -> Iterator[Finding]:
@@ -27,39 +25,20 @@ def github(settings: Settings) -> Iterator[Finding]:
         yield of_error("GitHub", error)
         return
     with client:
-        access = examine("GitHub", lambda: _access(client, settings))
-        yield access
-        for words in warnings:
-            yield warning("GitHub", words, "Do as it says.")
-        yield examine("clock", lambda: clock(client.drift))
-        if access.resolution is None:
-            yield examine("API budget", lambda: _budget(client))
+        for finding in _asked(client, settings.runner_group_id):
+            yield dataclasses.replace(finding, name=f"GitHub {finding.name}".rstrip())
+    for words in warnings:
+        yield warning("GitHub", words, "Do as it says.")
 
 
-def _access(client: GitHub, settings: Settings) -> Finding:
-    client.check(runs.new_id("ghvm-doctor"), settings.runner_group_id)
-    app = client.app()
-    whom = "a token" if app is None else f"the App {app.slug or app.name}"
-    return ok("GitHub", f"{whom} may register runners for {client.scope}, in group {settings.runner_group_id}")
-
-
-def clock(drift: float | None) -> Finding:
-    """How far this host's clock is from GitHub's, in seconds."""
-    if drift is None:
-        return unknown("clock", "GitHub did not answer, so there is nothing to compare it with")
-    if abs(drift) <= DRIFT_SECONDS:
-        return ok("clock", "agrees with GitHub's")
-    return warning("clock", f"{drift_words(drift)} GitHub's", "Set it by NTP: timedatectl set-ntp true")
-
-
-def _budget(client: GitHub) -> Finding:
-    core = client.rate_limits().get("core")
-    if core is None:
-        return ok("API budget", "no limit")
-    told = f"{core.remaining} of {core.limit} requests are left this hour"
-    if core.remaining < core.limit * _FEW:
-        return warning("API budget", told, "Something else spends it as well. Raise --poll-seconds, or wait.")
-    return ok("API budget", told)
+def _asked(client: GitHub, group_id: int) -> Iterator[Finding]:
+    try:
+        yield from inspect(client, group_id)
+        yield access(client)
+    except Exception as error:  # noqa: BLE001 a finding as well, see finding.examine
+        yield of_error("", error)
+    if client.drift is not None:
+        yield clock(client.drift)
 
 
 def images(settings: Settings, spec: Spec | None, cache: Path) -> Finding:

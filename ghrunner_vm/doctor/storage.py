@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ghrunner_vm import runs
-from ghrunner_vm.doctor.finding import Finding, failed, ok, warning
+from ghrunner_vm.finding import Finding, failed, ok, warning
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.units import format_size
 

@@ -18,6 +18,8 @@ from ghrunner_vm.github.transport import Answer, Transport
 _REFRESH_SECONDS = 5 * 60
 DRIFT_SECONDS = 30
 """A difference between two clocks that needs no word."""
+SET_CLOCK = "Set the clock, for example with timedatectl set-ntp true."
+UNSUSPEND = "An owner must unsuspend it in the settings of its installation."
 _FAREWELL_SECONDS = 1.0
 _PROOF_SECONDS = 5 * 60
 """How long what we signed is shown again; it is good for eight minutes."""
@@ -187,9 +189,7 @@ class AppAuth:
             resolution = "Check that the client ID and the private key belong to the same App."
             return PermanentError("GitHub does not accept the App's key", details=answer.details, resolution=resolution)
         brief = f"this host's clock is {drift_words(drift)} GitHub's, which refuses the App for it"
-        return PermanentError(
-            brief, details=answer.details, resolution="Set the clock, for example with timedatectl set-ntp true."
-        )
+        return PermanentError(brief, details=answer.details, resolution=SET_CLOCK)
 
 
 def drift_words(drift: float) -> str:
@@ -208,11 +208,14 @@ def _check(installation: Installation, scope: Scope) -> None:
     needed = permission(scope)
     if installation.suspended_at is not None:
         details = f"since {installation.suspended_at:%Y-%m-%d %H:%M %Z}"
-        resolution = "An owner must unsuspend it in the settings of its installation."
-        raise PermanentError(f"the App's installation on {scope} is suspended", details=details, resolution=resolution)
+        raise PermanentError(f"the App's installation on {scope} is suspended", details=details, resolution=UNSUSPEND)
     if installation.permissions.get(needed) != "write":
-        resolution = f'Grant the App "{needed}: write", and accept the change in its installation.'
-        raise PermanentError(f"the App may not manage the runners of {scope}", resolution=resolution)
+        raise PermanentError(f"the App may not manage the runners of {scope}", resolution=grant(needed))
+
+
+def grant(needed: str) -> str:
+    """What to do about a permission that is missing."""
+    return f'Grant the App "{needed}: write", and accept the change in its installation.'
 
 
 def permission(scope: Scope) -> str:

@@ -11,8 +11,9 @@ from click.testing import CliRunner, Result
 from ghrunner_vm import app, config
 from ghrunner_vm.cli import cli
 from ghrunner_vm.doctor import host, machine, services, storage
-from ghrunner_vm.doctor.finding import Finding, Status, examine, failed, ok, unknown, verdict, warning
 from ghrunner_vm.errors import ExitCode, InfrastructureError, UsageError
+from ghrunner_vm.finding import Finding, Status, examine, failed, ok, unknown, verdict, warning
+from ghrunner_vm.github.inspection import clock
 from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.server import Simulator
 from ghrunner_vm.spec import Spec
@@ -186,6 +187,8 @@ def test_the_verdict(findings: list[Finding], code: int) -> None:
 
 # ---- GitHub and images ----
 
+ASKED = ("identity", "installation", "permission", "budget", "group")
+
 
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
@@ -203,18 +206,27 @@ def settings(simulator: Simulator, tmp_path: Path, **changes: object) -> config.
 
 def test_github_as_it_should_be(simulator: Simulator, tmp_path: Path) -> None:
     findings = list(services.github(settings(simulator, tmp_path)))
-    assert [(one.name, one.status) for one in findings] == [
-        ("GitHub", Status.OK),
-        ("clock", Status.OK),
-        ("API budget", Status.OK),
-    ]
-    assert findings[0].found.endswith("may register runners for org:demo-org, in group 1")
+    assert [one.name for one in findings] == [f"GitHub {name}" for name in (*ASKED, "access", "clock")]
+    assert {one.status for one in findings} == {Status.OK}
+    assert findings[-2].found == "may register runners for org:demo-org"
     assert simulator.state.runners() == []
 
 
+def test_a_token_is_not_said_to_do_more_than_was_asked(simulator: Simulator) -> None:
+    """Only a registration tells, and doctor makes none."""
+    token = {"GHVM_GITHUB_TOKEN": simulator.personal_token}
+    told = config.load({"github_org": "demo-org", "github_api_url": simulator.url}, environ=token, files=[])
+    findings = {one.name: one.found for one in services.github(told)}
+    assert findings["GitHub identity"] == "a token, not an App"
+    assert findings["GitHub access"] == (
+        "may list the runners of org:demo-org; `ghvm token` shows whether it may register any"
+    )
+
+
 def test_what_is_wrong_at_github(simulator: Simulator, tmp_path: Path) -> None:
-    no_group = next(services.github(settings(simulator, tmp_path, runner_group_id=99)))
-    assert (no_group.status, no_group.found) == (Status.FAILED, "org:demo-org has no runner group 99")
+    *_, no_group, _ = services.github(settings(simulator, tmp_path, runner_group_id=99))
+    assert (no_group.name, no_group.status) == ("GitHub", Status.FAILED)
+    assert no_group.found == "org:demo-org has no runner group 99"
     no_org = next(services.github(settings(simulator, tmp_path, github_org=None)))
     assert no_org.found == "no organization, repository or enterprise is set"
     (tmp_path / "key.pem").chmod(0o644)
@@ -222,23 +234,41 @@ def test_what_is_wrong_at_github(simulator: Simulator, tmp_path: Path) -> None:
     assert (readable.exit_code, "every user can read the private key" in readable.found) == (5, True)
 
 
+@pytest.mark.parametrize(
+    ("trouble", "name", "resolution"),
+    [
+        ("suspended", "GitHub installation", "An owner must unsuspend it"),
+        ("no-permission", "GitHub permission", 'Grant the App "organization_self_hosted_runners: write"'),
+        ("host-clock-behind", "GitHub clock", "Set the clock"),
+    ],
+)
+def test_what_an_administrator_must_mend(
+    simulator: Simulator, tmp_path: Path, trouble: str, name: str, resolution: str
+) -> None:
+    simulator.trouble(trouble)
+    findings = list(services.github(settings(simulator, tmp_path)))
+    (wrong,) = [one for one in findings if one.name == name]
+    assert wrong.status in (Status.FAILED, Status.WARNING)
+    assert str(wrong.resolution).startswith(resolution)
+    assert verdict(findings) == ExitCode.PERMANENT
+
+
 def test_a_github_that_is_down(simulator: Simulator, tmp_path: Path) -> None:
     simulator.faults.add(Rule(path="/*", status=403))
     findings = list(services.github(settings(simulator, tmp_path)))
-    assert [(one.name, one.status) for one in findings] == [("GitHub", Status.FAILED), ("clock", Status.OK)]
+    assert [(one.name, one.status) for one in findings] == [("GitHub", Status.FAILED), ("GitHub clock", Status.OK)]
 
 
 @pytest.mark.parametrize(
     ("drift", "status", "found"),
     [
-        (None, Status.UNKNOWN, "GitHub did not answer, so there is nothing to compare it with"),
-        (-29.0, Status.OK, "agrees with GitHub's"),
-        (420.0, Status.WARNING, "7 minutes ahead of GitHub's"),
-        (-1200.0, Status.WARNING, "20 minutes behind GitHub's"),
+        (-29.0, Status.OK, "this host's agrees with GitHub's within 30 seconds"),
+        (420.0, Status.WARNING, "this host's is 7 minutes ahead of GitHub's"),
+        (-1200.0, Status.WARNING, "this host's is 20 minutes behind GitHub's"),
     ],
 )
-def test_the_clock(drift: float | None, status: Status, found: str) -> None:
-    assert (services.clock(drift).status, services.clock(drift).found) == (status, found)
+def test_the_clock(drift: float, status: Status, found: str) -> None:
+    assert (clock(drift).status, clock(drift).found) == (status, found)
 
 
 @pytest.fixture
@@ -286,7 +316,8 @@ def test_the_findings_for_people_and_for_scripts(
     assert names == [
         *("settings", "processors", "memory", "control groups", "swap", "hyperthreads", "memory merging"),
         *("processor flaws", "programs", "QEMU", "firmware", "KVM", "disk for runs", "disk for images"),
-        *("GitHub", "clock", "API budget", "images"),
+        *(f"GitHub {name}" for name in (*ASKED, "access", "clock")),
+        "images",
     ]
     assert not [check for check in document["checks"] if check["status"] == "failed"]
     assert text.exit_code == 0
