@@ -1,14 +1,18 @@
 """Wiring: from settings to the objects that do the work."""
 
 import contextlib
+import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
-from ghrunner_vm import config, runs, spec
+from ghrunner_vm import config, egress, runs, spec
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Bar, Meter
+from ghrunner_vm.egress import Egress
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.history import History
@@ -22,9 +26,12 @@ from ghrunner_vm.images.watch import newer
 from ghrunner_vm.ledger import Ledger
 from ghrunner_vm.lifecycle.backoff import BackOff, counter
 from ghrunner_vm.lifecycle.gc import Collected, collect, sweep
+from ghrunner_vm.lifecycle.network import Connect, unplugged, walled, walled_or_open
 from ghrunner_vm.lifecycle.plan import Means, Plan
 from ghrunner_vm.lifecycle.state import Policy
 from ghrunner_vm.lifecycle.textfile import Textfile
+from ghrunner_vm.network import uplink
+from ghrunner_vm.network.wall import Building
 from ghrunner_vm.record import RunnerRecord
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.vm.base import Accelerator, Engine
@@ -49,9 +56,14 @@ def history(settings: Settings) -> History:
     return History(directory, settings.history_runs, settings.history_size)
 
 
+def host_directory(settings: Settings) -> Path:
+    """What all runs on this host share, so that no two machines get the same; as root one for the whole host."""
+    return Path("/var/lib/ghvm") if os.geteuid() == 0 else config.state_directory(settings)
+
+
 def identities(settings: Settings) -> Path:
-    """Where user ids for machines are leased: one directory for the whole host, so that no two machines share one."""
-    return (Path("/var/lib/ghvm") if os.geteuid() == 0 else config.state_directory(settings)) / "uids"
+    """Where user ids for machines are leased."""
+    return host_directory(settings) / "uids"
 
 
 def ledger(settings: Settings) -> Ledger:
@@ -70,11 +82,11 @@ def image_users(settings: Settings) -> dict[tuple[str, str], list[str]]:
 
 def plan(settings: Settings, described: Spec, pause: float = 0.0) -> Plan:
     """What `ghvm run` needs to know; it waits `pause` seconds. Raises UsageError when it cannot be done here."""
-    if not settings.allow_host_loopback:
+    egress_policy(settings, described)
+    if settings.network == "namespace" and os.geteuid() != 0:
         raise UsageError(
-            "QEMU's user network lets the guest reach services on this host's loopback",
-            details="Whatever listens on 127.0.0.1 here would answer to the code in the guest.",
-            resolution="Pass --allow-host-loopback if nothing on this host's loopback needs protection from your jobs.",
+            "Only root can connect a network namespace with the host's network",
+            resolution="Run it as root, or leave --network out: an ordinary user's guests go out by slirp4netns.",
         )
     state = config.state_directory(settings)
     check_settings(settings)
@@ -98,6 +110,7 @@ def plan(settings: Settings, described: Spec, pause: float = 0.0) -> Plan:
         ssh_port=settings.ssh_port,
         poll_seconds=settings.poll_seconds,
         image_poll_seconds=settings.image_poll_seconds,
+        learn=settings.egress_learn,
         pause=pause,
     )
 
@@ -125,6 +138,50 @@ def _check_socket_path(directory: Path) -> None:
             f"the directory for sockets has a path too long by {longest - _SOCKET_PATH_BYTES} bytes: {directory}",
             resolution="Set XDG_RUNTIME_DIR, or choose a shorter --state-dir.",
         )
+
+
+def network_kind(settings: Settings) -> Literal["namespace", "user", "none"]:
+    """How guests are connected: as root each gets a namespace, unless the settings say otherwise."""
+    return settings.network or ("namespace" if os.geteuid() == 0 else "user")
+
+
+def egress_policy(settings: Settings, described: Spec) -> Egress:
+    """What the guest may reach. Raises UsageError when the settings and the spec contradict each other."""
+    loopback = (str(egress.LOOPBACK),) if settings.allow_host_loopback else ()
+    try:
+        policy = Egress(
+            described.egress or settings.egress,
+            egress.parse((*loopback, *settings.egress_allow, *described.egress_allow), settings.egress_sets),
+            egress.parse((*settings.egress_deny, *described.egress_deny), settings.egress_sets),
+        )
+        egress.check(policy)
+    except ValueError as error:
+        raise UsageError(
+            f"What the guest may reach cannot be enforced: {error}",
+            resolution="Change egress, egress-allow or egress-deny in the configuration or in the spec.",
+        ) from error
+    return policy
+
+
+def _connect(settings: Settings, described: Spec) -> Connect:
+    building = Building(
+        egress=egress_policy(settings, described),
+        state=host_directory(settings),
+        pool=settings.network_pool,
+        uplink=settings.uplink,
+        resolvers=settings.resolvers,
+        learn=settings.egress_learn is not None,
+    )
+    match network_kind(settings):
+        case "namespace":
+            return functools.partial(walled, building, settings.ssh_port)
+        case "user":
+            unprivileged = dataclasses.replace(building, unprivileged=True)
+            return functools.partial(
+                walled_or_open if settings.allow_host_loopback else walled, unprivileged, settings.ssh_port
+            )
+        case "none":
+            return unplugged
 
 
 def check_host(described: Spec, warn: Warn) -> None:
@@ -158,6 +215,7 @@ def means(settings: Settings, described: Spec, github: GitHub, bar: Bar, warn: W
             images=CachedImages(store, server, settings, bar, warn),
             accelerator=choose,
             engine=engine,
+            connect=_connect(settings, described),
             collect=lambda: _drop(collect_garbage(settings, github)),
         )
 
@@ -170,6 +228,8 @@ def collect_garbage(settings: Settings, github: GitHub | None) -> Iterator[Colle
         return github if ours else None
 
     sweep(config.state_directory(settings))
+    if os.geteuid() == 0:
+        uplink.sweep(host_directory(settings))
     sockets = config.runtime_directories(settings)
     return collect(runs_directory(settings), sockets, client, bury=history(settings).keep)
 

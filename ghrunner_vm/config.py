@@ -5,12 +5,15 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from ghrunner_vm.egress import FORMS as DESTINATION_FORMS
+from ghrunner_vm.egress import Mode, parse
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.suggest import did_you_mean, first_fault
 from ghrunner_vm.units import SIZE_FORMS, parse_size
@@ -22,7 +25,7 @@ RUNNER_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
 RUNNER_PREFIX_FORMS = "1 to 55 letters, digits, dots, underscores and hyphens, the first a letter or digit"
 _SCOPES = ("github_org", "github_repo", "github_enterprise")
 _SECRETS = ("github_token",)
-_PATHS = ("github_private_key", "images_cache_dir", "state_dir", "metrics_textfile")
+_PATHS = ("github_private_key", "images_cache_dir", "state_dir", "metrics_textfile", "egress_learn")
 _MAX_FILE = 1 << 20
 
 
@@ -59,6 +62,20 @@ def _size(value: object) -> int:
     return parse_size(value)
 
 
+def _words(value: object) -> object:
+    """One setting of several words: a list in a file, text with commas in a variable."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _destinations(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not value.startswith("@"):
+            parse([value])
+    return values
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Destinations = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_destinations)]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 AnyPath = Annotated[Path, BeforeValidator(_expand)]
 Name = Annotated[str, _matching(re.compile(r"[A-Za-z0-9_-]{1,100}"), "letters, digits, hyphens and underscores")]
@@ -99,6 +116,17 @@ class Settings(BaseModel):
     accel: Literal["auto", "kvm", "tcg"] = Field("auto", description="auto, kvm or tcg")
     allow_emulation: bool = Field(False, description="true or false")
     allow_host_loopback: bool = Field(False, description="true or false")
+    network: Literal["namespace", "user", "none"] | None = Field(None, description="namespace, user or none")
+    uplink: str | None = Field(None, min_length=1, max_length=15, description="the name of a network interface")
+    network_pool: IPv4Network = Field(
+        IPv4Network("198.18.0.0/16"), description="an IPv4 network of at least four addresses that is used nowhere here"
+    )
+    resolvers: Words = Field((), description="IPv4 or IPv6 addresses of name servers")
+    egress: Mode = Field("internet", description="internet or listed")
+    egress_allow: Destinations = Field((), description=f"a list, each {DESTINATION_FORMS}")
+    egress_deny: Destinations = Field((), description=f"a list, each {DESTINATION_FORMS}")
+    egress_learn: AnyPath | None = Field(None, description="the path of a file")
+    egress_sets: dict[str, Destinations] = Field({}, description="a table of lists by name, in a file only")
     name: RunnerPrefix | None = Field(None, description=RUNNER_PREFIX_FORMS)
     log_format: Literal["text", "json"] = Field("text", description="text or json")
     state_dir: AnyPath | None = Field(None, description="a directory")

@@ -46,6 +46,12 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {"PATH": path, **kept, **(extra or {})}
 
 
+def require(program: str) -> None:
+    """Raise CommandMissing unless a program is there."""
+    if shutil.which(program, path=environment()["PATH"]) is None:
+        raise CommandMissing(program)
+
+
 def run(argv: Sequence[str], *, timeout: float, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """The standard output of a program that must end well within `timeout` seconds.
 

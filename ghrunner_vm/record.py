@@ -69,6 +69,15 @@ class Peaks(_Own):
     """Bytes that the throw-away disk takes on the host."""
 
 
+class RefusedRecord(_Own):
+    """What a machine was kept from reaching."""
+
+    packets: int
+    spoofed: int
+    destinations: dict[str, int]
+    """Such as `tcp 10.0.0.5:22`, with the number of packets."""
+
+
 class FailureRecord(_Own):
     """An error in its three parts, its class, and the exit code it led to."""
 
@@ -104,6 +113,7 @@ class RunRecord(_Own):
     """What the guest calls its job."""
     job_result: str | None = None
     peaks: Peaks | None = None
+    refused: RefusedRecord | None = None
     outcome: str | None = None
     ended: float | None = None
     cause: str | None = None

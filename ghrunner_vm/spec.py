@@ -19,6 +19,8 @@ from pydantic import (
     field_validator,
 )
 
+from ghrunner_vm.egress import FORMS as DESTINATION_FORMS
+from ghrunner_vm.egress import Mode, parse
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.suggest import did_you_mean, first_fault
 from ghrunner_vm.units import format_size, parse_size
@@ -60,6 +62,13 @@ _LABEL_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 256, "pattern": 
 _IMAGE_SCHEMA = {"type": "string", "pattern": f"^{_IMAGE.pattern}$"}
 _SIZE_SCHEMA = {"type": "string", "pattern": r"^\s*[0-9]{1,9}(\.[0-9]{1,3})?\s*[MGTmgt]([iI]?[bB])?\s*$"}
 
+
+def _destinations(values: tuple[str, ...]) -> tuple[str, ...]:
+    parse(value for value in values if not value.startswith("@"))
+    return values
+
+
+Destinations = Annotated[tuple[str, ...], Field(strict=False, max_length=1000), AfterValidator(_destinations)]
 Label = Annotated[str, AfterValidator(_label), WithJsonSchema(_LABEL_SCHEMA)]
 Image = Annotated[str, AfterValidator(_image), WithJsonSchema(_IMAGE_SCHEMA)]
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
@@ -92,6 +101,9 @@ class Spec(BaseModel):
         None, ge=1, le=MAX_JOB_SECONDS, description="seconds, 1 to 432000 (5 days), or null for no limit"
     )
     credential: Literal["url", "direct", "both"] = Field("both", description="url, direct or both")
+    egress: Mode | None = Field(None, description="internet, listed, or null for the setting")
+    egress_allow: Destinations = Field((), description=f"a list beside the setting's, each {DESTINATION_FORMS}")
+    egress_deny: Destinations = Field((), description=f"a list beside the setting's, each {DESTINATION_FORMS}")
     engine: Literal["qemu"] = Field("qemu", description="qemu")
 
     @field_validator("labels")

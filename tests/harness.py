@@ -206,8 +206,8 @@ class Gate:
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._visitor: socket.socket | None = None
-        port = self._listening.getsockname()[1]
-        self.command = f"wget -q -O /dev/null http://10.0.2.2:{port}/"
+        self.port: int = self._listening.getsockname()[1]
+        self.command = f"wget -q -O /dev/null http://10.0.2.2:{self.port}/"
 
     def wait_reached(self, timeout: float = WAIT_SECONDS) -> None:
         """The job stands before the gate."""

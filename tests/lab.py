@@ -31,6 +31,9 @@ class Lab:
     sim: Simulator
     images_url: str
     cache: Path
+    program: Sequence[str] = GHVM
+    reach: Sequence[str] = ("--allow-host-loopback",)
+    """What the guests need to reach this test's servers."""
 
     @property
     def temporary(self) -> Path:
@@ -83,15 +86,16 @@ class Lab:
         *flags: str,
         env: Mapping[str, str] | None = None,
         deaf_after: str | None = None,
-        program: Sequence[str] = GHVM,
+        program: Sequence[str] | None = None,
         **spec: object,
     ) -> Iterator[GhvmRun]:
         """A `ghvm run`. Later flags win over the usual ones; `spec` changes keys of the instance spec."""
         usual = (
             *("--images-server", self.images_url, "--images-cache-dir", str(self.cache)),
-            *("--accel", "tcg", "--allow-emulation", "--allow-host-loopback", "--log-format", "json"),
+            *("--accel", "tcg", "--allow-emulation", "--log-format", "json"),
+            *self.reach,
         )
-        argv = [*program, "run", str(self._spec(spec)), *self._scope(), *usual, *flags]
+        argv = [*(program or self.program), "run", str(self._spec(spec)), *self._scope(), *usual, *flags]
         process = subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self._environment(env)
         )
@@ -103,7 +107,7 @@ class Lab:
 
     def ghvm(self, *words: str, timeout: float = WAIT_SECONDS) -> "subprocess.CompletedProcess[str]":
         """A ghvm command that looks at this test's runs."""
-        argv = [*GHVM, *words]
+        argv = [*self.program, *words]
         at = argv.index("--") if "--" in argv else len(argv)
         argv[at:at] = ["--state-dir", str(self.state)]
         return subprocess.run(
@@ -113,7 +117,7 @@ class Lab:
     @contextlib.contextmanager
     def start(self, *words: str) -> Iterator[Following]:
         """As `ghvm`, read while it runs."""
-        argv = [*GHVM, *words, "--state-dir", str(self.state)]
+        argv = [*self.program, *words, "--state-dir", str(self.state)]
         process = subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self._environment(), bufsize=0
         )
@@ -123,13 +127,13 @@ class Lab:
     @contextlib.contextmanager
     def on_a_terminal(self, *words: str) -> Iterator[OnTerminal]:
         """As `ghvm`, with a terminal of 120 columns that somebody looks at."""
-        argv = [*GHVM, *words, "--state-dir", str(self.state)]
+        argv = [*self.program, *words, "--state-dir", str(self.state)]
         with contextlib.closing(OnTerminal(argv, {**self._environment(), "TERM": "xterm"})) as terminal:
             yield terminal
 
     def gc(self) -> tuple[int, dict[str, str]]:
         """`ghvm gc`: its exit code, and what became of each run."""
-        argv = [*GHVM, "gc", "--json", *self._scope()]
+        argv = [*self.program, "gc", "--json", *self._scope()]
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False, env=self._environment()
         )

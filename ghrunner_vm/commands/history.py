@@ -66,6 +66,7 @@ def facts(entry: Entry) -> dict[str, object]:
         "peak-cpu-seconds": None if peaks is None else round(peaks.cpu_seconds, 2),
         "peak-memory": None if peaks is None else peaks.memory,
         "peak-disk": None if peaks is None else peaks.disk,
+        "refused": record.refused.model_dump(by_alias=True) if record.refused else None,
     }
 
 

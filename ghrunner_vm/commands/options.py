@@ -12,6 +12,12 @@ PATH = click.Path(path_type=Path)
 
 state_option = click.option("--state-dir", metavar="DIR", type=PATH, help="Where runs are recorded.")
 
+
+def given(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    """A callback for an option that may be repeated: not given at all is None, so that other settings hold."""
+    return values or None
+
+
 _GITHUB = (
     click.option("--github-client-id", metavar="ID", help="Client ID of the GitHub App."),
     click.option("--github-private-key", metavar="PATH", type=PATH, help="Private key of the GitHub App, a PEM file."),

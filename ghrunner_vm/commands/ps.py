@@ -14,7 +14,7 @@ from ghrunner_vm.ledger import Ledger, Stage
 from ghrunner_vm.lifecycle.status import Status, look
 from ghrunner_vm.units import format_seconds, format_size, shortened
 
-_COLUMNS = ("RUN", "PHASE", "SINCE", "JOB", "IMAGE", "CPU", "MEMORY", "DISK", "SSH")
+_COLUMNS = ("RUN", "PHASE", "SINCE", "JOB", "IMAGE", "CPU", "MEMORY", "DISK", "REFUSED", "SSH")
 
 
 @click.command()
@@ -26,7 +26,8 @@ def ps(watch: bool, interval: float, state_dir: Path | None, as_json: bool) -> N
     """Show the runs of this host: what each does, since when, and what it takes.
 
     CPU is in processors: 1.0 keeps one busy, since the last look or since the launch. MEMORY and DISK are what the
-    machine takes of this host, and of what the spec allows. SSH is the port on 127.0.0.1 that leads to the guest.
+    machine takes of this host, and of what the spec allows. REFUSED are packets of the guest's that went where it may
+    not go: see `ghvm why`. SSH is the port on 127.0.0.1 that leads to the guest.
 
     \b
     Example:
@@ -79,6 +80,7 @@ def _row(status: Status) -> list[str]:
         "-" if status.cpu is None else f"{status.cpu:.1f}" + (f" of {limits.cores}" if limits else ""),
         "-" if used is None else _of(used.memory, limits.ram if limits else None),
         "-" if used is None else _of(used.disk, limits.root_disk if limits else None),
+        str(record.refused.packets) if record.refused else "-",
         str(record.ssh_port or "-"),
     ]
 
@@ -105,6 +107,7 @@ def _facts(status: Status) -> dict[str, object]:
         "ram": limits.ram if limits else None,
         "disk": used.disk if used else None,
         "root-disk": limits.root_disk if limits else None,
+        "refused": record.refused.model_dump(by_alias=True) if record.refused else None,
         "ssh-port": record.ssh_port,
         "pid": record.supervisor.pid,
     }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ghrunner_vm.commands.options import PATH, github_options
+from ghrunner_vm.commands.options import PATH, github_options, given
 from ghrunner_vm.github.signing import signer
 
 
@@ -26,6 +26,34 @@ from ghrunner_vm.github.signing import signer
 @click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), help="Accelerator.  [default: auto]")
 @click.option("--allow-emulation", is_flag=True, default=None, help="Allow an emulated guest; for trusted code only.")
 @click.option("--allow-host-loopback", is_flag=True, default=None, help="Let the guest reach this host's 127.0.0.1.")
+@click.option(
+    "--network",
+    type=click.Choice(["namespace", "user", "none"]),
+    help="The guest's network.  [default: namespace as root, else user]",
+)
+@click.option("--uplink", metavar="DEV", help="The interface by which guests go out.  [default: the route's]")
+@click.option("--network-pool", metavar="NET", help="Addresses for the way out.  [default: 198.18.0.0/16]")
+@click.option(
+    "--resolvers", metavar="ADDRESS,…", help="Name servers that answer the guest's questions.  [default: the host's]"
+)
+@click.option("--egress", type=click.Choice(["internet", "listed"]), help="What it may reach.  [default: internet]")
+@click.option(
+    *("--egress-allow", "egress_allow"),
+    metavar="NET[:PORT]",
+    multiple=True,
+    callback=given,
+    help="A private network, a port of 127.0.0.1 or a name that it may reach as well; may be repeated.",
+)
+@click.option(
+    *("--egress-deny", "egress_deny"),
+    metavar="NET[:PORT]",
+    multiple=True,
+    callback=given,
+    help="What it may not reach; may be repeated.",
+)
+@click.option(
+    "--egress-learn", metavar="FILE", type=PATH, help="Add what the guest reaches to the list in FILE, to allow it."
+)
 @click.option("--name", metavar="PREFIX", help="Prefix of the runner's name.  [default: the spec's label]")
 @click.option("--state-dir", metavar="DIR", type=PATH, help="Where runs are recorded.")
 @click.option(
@@ -49,7 +77,7 @@ def run(spec_file: Path, **flags: object) -> None:
     \b
     Example:
       ghvm run instances/ubuntu-24.04-x86_64.json --github-org my-org \\
-          --github-client-id Iv1.0123 --github-private-key app.pem --allow-host-loopback
+          --github-client-id Iv1.0123 --github-private-key app.pem
     """
     with signer() as ready:
         # The libraries of the signer take as long to load as ours, so they load side by side.

@@ -14,7 +14,7 @@ from ghrunner_vm.console import Console
 from ghrunner_vm.ledger import Entry, Stage
 from ghrunner_vm.lifecycle.postmortem import last, why_of
 from ghrunner_vm.lifecycle.reason import Reason
-from ghrunner_vm.record import MachineRecord, Peaks, RunRecord
+from ghrunner_vm.record import MachineRecord, Peaks, RefusedRecord, RunRecord
 from ghrunner_vm.runs import CONSOLE
 from ghrunner_vm.units import format_seconds, format_size, format_time
 
@@ -92,6 +92,14 @@ def _table(record: RunRecord) -> Iterator[str]:
         yield f"ended    {format_time(record.ended)}"
     if record.machine and record.peaks:
         yield _took(record.machine, record.peaks)
+    if record.refused:
+        yield from _refused(record.refused)
+
+
+def _refused(refused: RefusedRecord) -> Iterator[str]:
+    spoofed = f", and {refused.spoofed} that were not from its own address" if refused.spoofed else ""
+    yield f"refused  {refused.packets} packets of the guest's{spoofed}"
+    yield from (f"         {destination}" for destination in refused.destinations)
 
 
 def _took(machine: MachineRecord, peaks: Peaks) -> str:

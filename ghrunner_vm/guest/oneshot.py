@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import secrets
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -108,12 +109,11 @@ class OneShot:
 
 
 @contextlib.asynccontextmanager
-async def serve_once(shot: OneShot) -> AsyncIterator[int]:
-    """Serve on 127.0.0.1; gives the port."""
-    server = await asyncio.start_server(shot.visit, "127.0.0.1", 0, limit=_REQUEST_BYTES)
-    port: int = server.sockets[0].getsockname()[1]
+async def serve_once(shot: OneShot, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve at a socket that listens, and close it in the end."""
+    server = await asyncio.start_server(shot.visit, sock=listening, limit=_REQUEST_BYTES)
     try:
-        yield port
+        yield
     finally:
         server.close()
 

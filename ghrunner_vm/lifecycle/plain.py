@@ -16,6 +16,7 @@ from ghrunner_vm.guest.oneshot import OneShot, serve_once
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.events import Event
 from ghrunner_vm.lifecycle.hands import CommonHands
+from ghrunner_vm.lifecycle.network import GuestNetwork
 from ghrunner_vm.lifecycle.registration import Registration
 from ghrunner_vm.vm.base import VirtualMachine
 
@@ -23,8 +24,6 @@ JITCONFIG = "gha-jitconfig"
 URL = "gha-jitconfig-url"
 INHIBIT_SHUTDOWN = "gha-inhibit-shutdown"
 
-_HOST = "10.0.2.2"
-"""The host's loopback as a guest sees it in QEMU's user network."""
 _UNTIL_ONLINE_SECONDS = 15.0
 
 Credential = Literal["url", "direct", "both"]
@@ -34,10 +33,15 @@ class PlainImage:
     """Implements contract.Contract."""
 
     def __init__(
-        self, registration: Registration, post: Callable[[Event], None], refused: Callable[[str], None]
+        self,
+        registration: Registration,
+        network: GuestNetwork,
+        post: Callable[[Event], None],
+        refused: Callable[[str], None],
     ) -> None:
         self.credentials: dict[str, int] = {}
         self._registration = registration
+        self._network = network
         self._post = post
         self._wanted = asyncio.Event()
         self._given = asyncio.Event()
@@ -61,8 +65,9 @@ class PlainImage:
                 values[JITCONFIG] = await self._mint()
                 self._given.set()
             if credential != "direct":
-                port = await stack.enter_async_context(serve_once(self._url))
-                values[URL] = f"http://{_HOST}:{port}/{self._url.path}"
+                listening, place = self._network.oneshot()
+                await stack.enter_async_context(serve_once(self._url, listening))
+                values[URL] = f"http://{place}/{self._url.path}"
             self.credentials = {name: stack.enter_context(_in_memory(name, value)) for name, value in values.items()}
             yield
 

@@ -12,6 +12,7 @@ from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.history import History
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
+from ghrunner_vm.lifecycle.network import Connect
 from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.lifecycle.state import Policy
 from ghrunner_vm.spec import Spec
@@ -65,6 +66,8 @@ class Plan:
     poll_seconds: float
     image_poll_seconds: float
     """0: nothing looks for a newer image."""
+    learn: Path | None = None
+    """The list to which what the guest reaches is added."""
     pause: float = 0.0
     """Seconds to wait before the run begins, since the last ones failed."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +81,7 @@ class Means:
     images: Images
     accelerator: Callable[[Identity], Accelerator]
     engine: Callable[[Identity], Engine]
+    connect: Connect
     collect: Callable[[], None]
     """Remove what dead runs left (gc). Blocks."""
     clock: Clock = SYSTEM

@@ -13,28 +13,39 @@ from ghrunner_vm.github.models import Sight
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
 from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle import learning
 from ghrunner_vm.lifecycle.agent import AgentImage, Handover
 from ghrunner_vm.lifecycle.contract import Contract
 from ghrunner_vm.lifecycle.control import OpenSsh, Request, Stop, control_socket
 from ghrunner_vm.lifecycle.driver import Driver
 from ghrunner_vm.lifecycle.events import DrainReason, Event
 from ghrunner_vm.lifecycle.gauge import Gauge
+from ghrunner_vm.lifecycle.network import GuestNetwork
 from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.lifecycle.plain import PlainImage
 from ghrunner_vm.lifecycle.plan import Ended, Means, Plan, Tell
 from ghrunner_vm.lifecycle.registration import Registration, released_at_end
-from ghrunner_vm.lifecycle.sources import await_end, background, read_console, signals, watch_github, watch_vmm
+from ghrunner_vm.lifecycle.sources import (
+    await_end,
+    background,
+    read_console,
+    signals,
+    watch_github,
+    watch_refusals,
+    watch_vmm,
+)
 from ghrunner_vm.lifecycle.ssh import RunKey
 from ghrunner_vm.lifecycle.state import Phase, State
 from ghrunner_vm.lifecycle.teller import Teller
 from ghrunner_vm.lifecycle.watcher import watch_image
+from ghrunner_vm.network.wall import Refusals
 from ghrunner_vm.record import MachineRecord, ProcessRecord, RunRecord
 from ghrunner_vm.ring import Ring, tail
 from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.threads import in_daemon_thread
 from ghrunner_vm.units import format_seconds
-from ghrunner_vm.vm.base import Accelerator, DirectBoot, UserNetwork, VirtualMachine, VmDescription
+from ghrunner_vm.vm.base import Accelerator, DirectBoot, VirtualMachine, VmDescription
 from ghrunner_vm.vm.jail import Identity, lease_identity
 from ghrunner_vm.vm.overlay import overlay
 
@@ -61,6 +72,7 @@ async def run(plan: Plan, means: Means, tell: Tell) -> Ended:
             await asyncio.wait({preparing})
         assert state.outcome is not None  # noqa: S101 the machine sets it before DONE
         tell("ended", state.outcome.words, outcome=state.outcome.label, exit_code=int(state.outcome.exit_code))
+        await session.look_back()
         ended = session.ended(state.outcome, means.clock.monotonic() - began)
     tell(
         "gone", "nothing of it is left" if session.settled else "GitHub still holds its registration: gc will ask again"
@@ -79,6 +91,7 @@ class _Session:
         self._id = runs.new_id(plan.name or plan.spec.label)
         self._run: RunDirectory | None = None
         self._machine: VirtualMachine | None = None
+        self._network: GuestNetwork | None = None
         self._registration: Registration | None = None
         self._teller = Teller(self._id, tell, means.clock)
         self._abandoned = asyncio.Event()
@@ -121,9 +134,9 @@ class _Session:
 
     async def _ssh_port(self, run: RunDirectory) -> int:
         if run.record.ssh_port is None:
-            if self._machine is None:
+            if self._machine is None or self._network is None:
                 raise InfrastructureError("the run has no machine yet", resolution="Try again in a moment.")
-            port = await self._machine.forward_ssh()
+            port = await self._network.forward_ssh(self._machine)
             with contextlib.suppress(OSError):  # a full disk: the run knows the port all the same
                 run.update(ssh_port=port)
         assert run.record.ssh_port is not None  # noqa: S101 set just now
@@ -151,9 +164,10 @@ class _Session:
         await in_daemon_thread(lambda: means.github.check(self._id, plan.group_id), name="github")
         image = await self._image(run)
         disk = await self._made(overlay(run.path, image.disk_fd, plan.spec.root_disk))
+        network = self._network = await self._stack.enter_async_context(means.connect(self._teller.warned))
         registration = await self._register(run)
-        contract = await self._contract(run, image.manifest, registration)
-        description = self._describe(run, image, disk, accelerator, identity, contract)
+        contract = await self._contract(run, image.manifest, registration, network)
+        description = self._describe(run, image, disk, accelerator, identity, contract, network)
         machine = await self._launch(run, identity, description)
         await self._supervise(run, machine, registration, contract)
         if plan.image_poll_seconds:
@@ -199,13 +213,15 @@ class _Session:
         await self._stack.enter_async_context(released_at_end(registration, self._abandoned))
         return registration
 
-    async def _contract(self, run: RunDirectory, manifest: Manifest, registration: Registration) -> Contract:
+    async def _contract(
+        self, run: RunDirectory, manifest: Manifest, registration: Registration, network: GuestNetwork
+    ) -> Contract:
         keep_running = not self._plan.policy.shutdown_after_job
         if manifest.agent is not None:
             handover = Handover(self._means.clock, keep_running, RunKey(run.path, self._id), self._plan.environment)
             teller = self._teller
             return AgentImage(registration, handover, self.driver.post, teller.heard, teller.channel_closed)
-        plain = PlainImage(registration, self.driver.post, self._teller.fetch_refused)
+        plain = PlainImage(registration, network, self.driver.post, self._teller.fetch_refused)
         offered = plain.offered(self._plan.spec.credential, keep_running=keep_running)
         await self._stack.enter_async_context(offered)
         if plain.launched.registered:
@@ -234,6 +250,7 @@ class _Session:
         accelerator: Accelerator,
         identity: Identity,
         contract: Contract,
+        network: GuestNetwork,
     ) -> VmDescription:
         spec = self._plan.spec
         locks = (run.lock, image.lease_fd, *(() if identity.lock is None else (identity.lock,)))
@@ -246,7 +263,7 @@ class _Session:
             base_disk=image.disk_fd,
             overlay=disk,
             boot=_boot(image),
-            network=UserNetwork(self._plan.ssh_port),
+            network=network.attached,
             credentials=contract.credentials,
             held=tuple(self._stack.enter_context(shared_lock(lock)) for lock in locks),
         )
@@ -273,6 +290,7 @@ class _Session:
             await_end(machine, post, silent, self._console),
             watch_vmm(machine, post, self._teller.trouble),
             gauge.watch(),
+            watch_refusals(self._refusals, self._teller.refused),
             watch_github(look, hands.wake, self._plan.poll_seconds, post, self._teller.trouble, self._requests_made),
             in_daemon_thread(self._collect, name="gc"),
         )
@@ -307,6 +325,20 @@ class _Session:
             self._means.collect()
         except Exception as error:  # noqa: BLE001 other runs' remains are no reason to end this one
             self._tell("trouble", f"gc: {error}")
+
+    async def _refusals(self) -> Refusals:
+        return Refusals() if self._network is None else await self._network.refusals()
+
+    async def look_back(self) -> None:
+        """What can only be learnt as long as the run's things are there."""
+        try:
+            refusals = await self._refusals()
+            self._teller.refused(refusals)
+            if self._plan.learn is not None and self._network is not None:
+                refused = [destination for destination, _ in refusals.destinations]
+                learning.add(self._plan.learn, self._plan.spec.label, await self._network.asked_for(), refused)
+        except (GhvmError, OSError) as error:
+            self._teller.trouble(told(error))
 
     def _console(self) -> bytes:
         return b"" if self._run is None else tail(self._run.path / runs.CONSOLE, _CONSOLE_TAIL)

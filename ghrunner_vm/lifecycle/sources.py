@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
 from ghrunner_vm.errors import GhvmError
 from ghrunner_vm.github.limits import RateLimited
@@ -13,6 +13,7 @@ from ghrunner_vm.guest import messages as said
 from ghrunner_vm.guest.messages import GuestMessage
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.events import Event
+from ghrunner_vm.network.wall import Refusals
 from ghrunner_vm.vm.base import EndReason, VirtualMachine, VmEnd
 
 Post = Callable[[Event], None]
@@ -20,6 +21,7 @@ Post = Callable[[Event], None]
 _READ = 64 * 1024
 _LAST_WORDS_SECONDS = 2.0
 _HEARTBEAT_SECONDS = 30.0
+_REFUSALS_SECONDS = 15.0
 _MISSES = 4
 # What Linux prints last. A device that tells of panics would be one more that a guest can misuse.
 _PANIC = b"Kernel panic - not syncing"
@@ -116,6 +118,14 @@ async def watch_vmm(machine: VirtualMachine, post: Post, trouble: Callable[[Ghvm
             misses = 0
             trouble(GhvmError("the virtual machine's monitor has not answered for two minutes"))
             post(ev.VmmSilent())
+
+
+async def watch_refusals(look: Callable[[], Awaitable[Refusals]], tell: Callable[[Refusals], None]) -> None:
+    """Tell every 15 seconds what has been kept from the guest so far; a failure to look matters to nobody."""
+    while True:
+        await asyncio.sleep(_REFUSALS_SECONDS)
+        with contextlib.suppress(GhvmError):
+            tell(await look())
 
 
 async def watch_github(

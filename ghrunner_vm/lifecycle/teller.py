@@ -13,13 +13,16 @@ from ghrunner_vm.lifecycle.gauge import Gauge
 from ghrunner_vm.lifecycle.plan import Tell
 from ghrunner_vm.lifecycle.ssh import host_key
 from ghrunner_vm.lifecycle.state import Phase, State
-from ghrunner_vm.record import FailureRecord
+from ghrunner_vm.network.wall import Refusals
+from ghrunner_vm.record import FailureRecord, RefusedRecord
 from ghrunner_vm.ring import Ring
 from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.vm.base import EndReason
 
 _LINE = 4096
 """Letters of the guest's lines that are passed on: a guest fills the memory where narration waits for its reader."""
+_DESTINATIONS = 20
+"""Refused destinations that are told, and kept in the record."""
 
 
 class Teller:
@@ -33,6 +36,8 @@ class Teller:
         self.gauge: Gauge | None = None
         self.runner_log: Ring | None = None
         self._heard_ready = False
+        self._refusals = Refusals()
+        self._told = 0
         self.job_result: str | None = None
         """What the guest said of its job."""
         self.cause: str | None = None
@@ -77,6 +82,31 @@ class Teller:
         self._tell("trouble", error.brief, details=error.details, resolution=error.resolution)
         if self.run is not None:
             self.run.log("trouble", detail=error.brief)
+
+    def warned(self, words: str) -> None:
+        """The same, in words alone."""
+        self.trouble(GhvmError(words))
+
+    def refused(self, refusals: Refusals) -> None:
+        """What has been kept from the guest so far."""
+        if refusals == self._refusals:
+            return
+        known = {destination for destination, _ in self._refusals.destinations}
+        self._refusals = refusals
+        destinations = dict(refusals.destinations)
+        for destination in [one for one in destinations if one not in known]:
+            self._refused_to(destination)
+        kept = dict(list(destinations.items())[:_DESTINATIONS])
+        facts = {"packets": refusals.packets, "spoofed": refusals.spoofed, "destinations": kept}
+        self._record(refused=RefusedRecord.of(**facts))
+
+    def _refused_to(self, destination: str) -> None:
+        if self.run is not None:
+            self.run.log("Refused", detail=destination)
+        self._told += 1
+        if self._told <= _DESTINATIONS:
+            more = "; no more of these are told" if self._told == _DESTINATIONS else ""
+            self._tell("refused-to", f"the guest was refused: {destination}{more}", destination=destination)
 
     def registered(self) -> None:
         """GitHub made the registration."""

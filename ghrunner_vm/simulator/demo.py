@@ -95,7 +95,7 @@ def _arguments(work: Path, sim: Simulator, images: ImageService) -> list[str]:
         *("--runner-group-id", "1", "--github-client-id", sim.client_id, "--github-private-key", str(key)),
         *("--images-server", images.url, "--images-cache-dir", str(work / "images")),
         *("--state-dir", str(work / "state"), "--poll-seconds", "5"),
-        *("--allow-emulation", "--allow-host-loopback"),
+        *("--allow-emulation", "--egress-allow", f"127.0.0.1:{sim.port}"),
     ]
 
 

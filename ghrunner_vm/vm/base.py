@@ -48,6 +48,18 @@ class UserNetwork:
 
 
 @dataclass(frozen=True)
+class TapNetwork:
+    """A network card of the host's: an open tap device with virtio headers, in whatever namespace."""
+
+    device: int
+    mac: str
+    mtu: int
+
+
+Network = UserNetwork | TapNetwork
+
+
+@dataclass(frozen=True)
 class VmDescription:
     """What to launch. Descriptors stay the caller's; the VMM inherits them."""
 
@@ -62,7 +74,7 @@ class VmDescription:
     overlay: int
     """Open for reading and writing: a qcow2 image that takes what the guest writes."""
     boot: DirectBoot | None
-    network: UserNetwork | None
+    network: Network | None
     credentials: Mapping[str, int] = field(default_factory=dict)
     """Open files that the guest's systemd finds as credentials of these names (at most 28 letters)."""
     held: tuple[int, ...] = ()
@@ -97,7 +109,7 @@ class VirtualMachine(Protocol):
         ...
 
     async def forward_ssh(self) -> int:
-        """Open a port of the host's loopback that leads to port 22 of the guest, and give its number.
+        """Open a port of the host's loopback that leads to port 22 of a guest with a UserNetwork; gives its number.
 
         It stays until the end of the machine. Raises InfrastructureError if none can be opened.
         """

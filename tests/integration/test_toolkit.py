@@ -24,8 +24,8 @@ def shape(text: str) -> str:
 
 
 PS = """\
-RUN PHASE SINCE JOB IMAGE CPU MEMORY DISK SSH
-RUN busy N s build ghvm-demo COMMIT N of N N MiB of N MiB N KiB of N GiB -"""
+RUN PHASE SINCE JOB IMAGE CPU MEMORY DISK REFUSED SSH
+RUN busy N s build ghvm-demo COMMIT N of N N MiB of N MiB N KiB of N GiB - -"""
 EVENTS = ["Launched", "AgentReady", "Minted", "ListenerStarted", "GuestJobStarted"]
 HISTORY = """\
 RUN ENDED TOOK WHY OUTCOME JOB CPU MEMORY DISK
@@ -74,7 +74,8 @@ def test_a_run_is_looked_at_stopped_and_explained(lab: Lab) -> None:
     assert shape(lab.ghvm("why").stdout) == WHY
     (ended,) = json.loads(lab.ghvm("history", "--json").stdout)["runs"]
     assert (ended["id"], ended["reason"], ended["outcome"]) == (live[0]["id"], "job done", "job-done")
-    assert ended["peak-memory"] >= live[0]["memory"]
+    # The kernel counts memory in batches, so its peak may be a little less than what it told a moment ago.
+    assert ended["peak-memory"] >= live[0]["memory"] * 0.98
     assert "completed with result: Failed" in lab.ghvm("logs", "--runner").stdout
 
 

@@ -56,10 +56,37 @@ def test_a_plan_holds_what_spec_and_settings_say(tmp_path: Path) -> None:
     assert (plan.name, plan.ssh_port, plan.poll_seconds, plan.group_id) == ("mine", 2222, 9, 1)
 
 
-def test_the_hosts_loopback_must_be_opened_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="loopback") as caught:
-        app.plan(settings(state_dir=tmp_path), SPEC)
-    assert "--allow-host-loopback" in str(caught.value.resolution)
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"egress": "listed"}, "nothing is listed"),
+        ({"egress_allow": ("10.1.2.3",), "egress_deny": ("10.0.0.0/8",)}, "10.1.2.3 is both allowed and denied"),
+        ({"egress_allow": ("@cache",)}, "@cache names no set: there is none"),
+    ],
+)
+def test_what_the_guest_may_reach_is_checked_before_anything_begins(
+    tmp_path: Path, given: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        app.plan(settings(state_dir=tmp_path, **given), SPEC)
+
+
+def test_the_spec_adds_to_what_the_settings_allow() -> None:
+    known = settings(egress_allow=("@cache",), egress_sets={"cache": ("10.0.0.5:80",)}, allow_host_loopback=True)
+    wanted = SPEC.model_copy(update={"egress": "listed", "egress_allow": ("github.com:443",)})
+    policy = app.egress_policy(known, wanted)
+    assert (policy.mode, [str(entry) for entry in policy.allow]) == (
+        "listed",
+        ["127.0.0.0/8", "10.0.0.5:80", "github.com:443"],
+    )
+
+
+def test_only_root_may_touch_the_hosts_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # what is decided here depends on nothing else
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert app.network_kind(settings()) == "user"
+    with pytest.raises(UsageError, match="Only root"):
+        app.plan(settings(state_dir=tmp_path, network="namespace"), SPEC)
 
 
 def test_a_directory_too_long_for_sockets_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

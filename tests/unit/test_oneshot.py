@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable, Coroutine
 
 import pytest
@@ -49,7 +50,9 @@ def play(work: Work, scene: Scene | None = None) -> Scene:
     scene = scene or Scene()
 
     async def served() -> None:
-        async with serve_once(scene.shot) as scene.port:
+        listening = socket.create_server(("127.0.0.1", 0))
+        scene.port = listening.getsockname()[1]
+        async with serve_once(scene.shot, listening):
             await work(scene)
 
     asyncio.run(asyncio.wait_for(served(), SECONDS))

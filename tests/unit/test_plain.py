@@ -11,8 +11,10 @@ from ghrunner_vm.errors import PermanentError
 from ghrunner_vm.github.models import Presence, Sight
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.events import Event
+from ghrunner_vm.lifecycle.network import Open
 from ghrunner_vm.lifecycle.plain import Credential, PlainHands, PlainImage
 from ghrunner_vm.simulator.faults import Rule
+from ghrunner_vm.vm.base import UserNetwork
 from tests.unit.test_registration import MINT, Scene
 from tests.unit.test_registration import scene as registered  # noqa: F401 a fixture
 
@@ -27,7 +29,7 @@ class Guest:
         self.posted: list[Event] = []
         self.news = asyncio.Event()
         self.refused: list[str] = []
-        self.image = PlainImage(scene.registration, self._post, self.refused.append)
+        self.image = PlainImage(scene.registration, Open(UserNetwork()), self._post, self.refused.append)
 
     def _post(self, event: Event) -> None:
         self.posted.append(event)

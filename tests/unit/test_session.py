@@ -46,7 +46,7 @@ class Scene:
         plan = app.plan(config.load(flags, environ={}, files=[]), SPEC)
         self.told: list[tuple[str, str]] = []
         # They are for the preparation, which is not tested here.
-        means = Means(**dict.fromkeys(("github", "images", "accelerator", "engine", "collect")))  # type: ignore[arg-type]
+        means = Means(**dict.fromkeys(("github", "images", "accelerator", "engine", "connect", "collect")))  # type: ignore[arg-type]
         self.session = _Session(plan, means, self._tell, contextlib.AsyncExitStack())
 
     def _tell(self, step: str, words: str, **_: object) -> None:
@@ -136,7 +136,7 @@ def test_a_full_disk_is_what_the_record_says_a_run_ended_of(tmp_path: Path, monk
 
     flags = {"state_dir": tmp_path, "allow_host_loopback": True}
     plan = app.plan(config.load(flags, environ={}, files=[]), SPEC)
-    means = Means(github=None, images=None, accelerator=no_room, engine=None, collect=None)  # type: ignore[arg-type]
+    means = Means(github=None, images=None, accelerator=no_room, engine=None, connect=None, collect=None)  # type: ignore[arg-type]
     with pytest.raises(OSError, match="No space left"):
         asyncio.run(session.run(plan, means, lambda *_, **__: None))
     (kept,) = (tmp_path / "history").iterdir()

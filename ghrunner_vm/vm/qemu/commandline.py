@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ghrunner_vm.vm.base import Accelerator, Arch, VmDescription
+from ghrunner_vm.vm.base import Accelerator, Arch, TapNetwork, UserNetwork, VmDescription
 
 AGENT_PORT = "org.ghvm.agent.0"
 NETWORK = "net0"
@@ -110,7 +110,8 @@ def inherited(vm: VmDescription, sockets: Sockets, firmware: Firmware | None = N
     """The only descriptors QEMU may inherit."""
     boot = () if vm.boot is None else (vm.boot.kernel, *(() if vm.boot.initrd is None else (vm.boot.initrd,)))
     chips = () if firmware is None else firmware.descriptors
-    files = (vm.base_disk, vm.overlay, *boot, *chips, *vm.credentials.values(), *vm.held)
+    tap = (vm.network.device,) if isinstance(vm.network, TapNetwork) else ()
+    files = (vm.base_disk, vm.overlay, *tap, *boot, *chips, *vm.credentials.values(), *vm.held)
     return (sockets.qmp, sockets.agent, sockets.console, *files)
 
 
@@ -181,11 +182,15 @@ def _boot(vm: VmDescription) -> Sequence[str]:
 
 
 def _network(vm: VmDescription) -> Sequence[str]:
-    if vm.network is None:
-        return ("-nic", "none")
-    forward = "" if vm.network.ssh_port is None else f",hostfwd=tcp:127.0.0.1:{vm.network.ssh_port}-:22"
     # An empty romfile: the network is never booted from.
-    return ("-netdev", f"user,id={NETWORK},ipv6=off{forward}", "-device", f"virtio-net-pci,netdev={NETWORK},romfile=")
+    card = f"virtio-net-pci,netdev={NETWORK},romfile="
+    match vm.network:
+        case UserNetwork(ssh_port=port):
+            forward = "" if port is None else f",hostfwd=tcp:127.0.0.1:{port}-:22"
+            return ("-netdev", f"user,id={NETWORK},ipv6=off{forward}", "-device", card)
+        case TapNetwork(device=device, mac=mac, mtu=mtu):
+            return ("-netdev", f"tap,id={NETWORK},fd={device}", "-device", f"{card},mac={mac},host_mtu={mtu}")
+    return ("-nic", "none")
 
 
 def _channels(sockets: Sockets, board: _Board) -> Sequence[str]:

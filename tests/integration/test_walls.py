@@ -1,0 +1,271 @@
+"""The wall around a guest's network: what a hostile job reaches from inside, and what is left of it outside.
+
+Real namespaces, a real guest whose jobs run as root, and a small internet that answers from every forbidden place.
+"""
+
+import contextlib
+import json
+import secrets
+import signal
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ghrunner_vm.images.server import ImageService, serve
+from ghrunner_vm.simulator.server import Simulator
+from tests import guests
+from tests.harness import Gate, children, proc
+from tests.lab import GHVM, Lab
+from tests.world import HOST, METADATA, OTHER_PUBLIC, PRIVATE, PUBLIC, ROUTER, World, second_uplink, world
+
+_READY_SECONDS = 60.0
+_TRY = r"""
+try() { echo "$1: $(timeout 10 wget -q -O - "http://$1/" 2>/dev/null || echo no)"; }
+"""
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    Path("/var/lib/ghvm").mkdir(exist_ok=True)
+    with world(tmp_path_factory.mktemp("host")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def github(here: World) -> Iterator[Simulator]:
+    """The simulated GitHub on the loopback of the host."""
+    simulator = here.in_host(Simulator)
+    entered = here.in_host(simulator.__enter__)
+    with contextlib.ExitStack() as stack:
+        stack.push(simulator)
+        yield entered
+
+
+@pytest.fixture(scope="module")
+def server(here: World, images: Path, kept: Path) -> Iterator[ImageService]:
+    """The image server there."""
+    serving = serve(images, cache_dir=kept / "compressed")
+    service = here.in_host(serving.__enter__)
+    with contextlib.ExitStack() as stack:
+        stack.push(serving)
+        service.wait_ready(_READY_SECONDS)
+        yield service
+
+
+@pytest.fixture
+def lab(tmp_path: Path, here: World, github: Simulator, server: ImageService, warm_cache: Path) -> Iterator[Lab]:
+    """A host whose guests may reach the internet, and GitHub on its loopback."""
+    (tmp_path / "tmp").mkdir()
+    key = tmp_path / "key.pem"
+    key.touch(mode=0o600)
+    key.write_text(github.private_key_pem, encoding="utf-8")
+    reach = ("--egress-allow", f"127.0.0.1:{github.port}", "--resolvers", "127.0.0.1")
+    program = (*here.on_host, *GHVM)
+    lab = Lab(tmp_path, f"t{secrets.token_hex(4)}", github, server.url, warm_cache, program, reach)
+    yield lab
+    left = [*lab.leftovers(), *outside(here)]
+    lab.end_machines()
+    assert left == []
+
+
+def outside(here: World) -> list[str]:
+    """What of ours is left in the host's network: interfaces, tables, and routing for others."""
+    links = [link["ifname"] for link in json.loads(here.ip("-json", "link", "show")) if "ghvm" in link["ifname"]]
+    tables = [line for line in here.nft("list", "tables").splitlines() if "ghvm" in line and "guard" not in line]
+    return [*links, *tables]
+
+
+def tried(lab: Lab, *script: str, flags: tuple[str, ...] = ()) -> dict[str, str]:
+    """What a job that runs as root in its guest says of each address that it tries."""
+    with lab.run(*flags, image=guests.ROOT) as run:
+        job = lab.job("\n".join((_TRY, *script)))
+        assert run.wait_exit() == 0, run.transcript()
+    said = [line.partition(": ") for line in lab.finished(job).log]
+    return {address: answer for address, colon, answer in said if colon}
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+@contextlib.contextmanager
+def gate(here: World) -> Iterator[tuple[Gate, tuple[str, ...]]]:
+    """A gate on the host, and the flags by which a guest reaches it."""
+    made = here.in_host(Gate)
+    with contextlib.closing(made):
+        yield made, ("--egress-allow", f"127.0.0.1:{made.port}")
+
+
+@pytest.mark.parametrize("network", ["namespace", "user"])
+def test_a_guest_reaches_the_internet_and_nothing_else(lab: Lab, network: str) -> None:
+    """`user` is what an ordinary user has; as root it does without the host's packet filters."""
+    forbidden = {
+        "the host's loopback": f"10.0.2.2:{port_of(lab.images_url)}",
+        "the host's address": HOST,
+        "the host's end of the way out": "198.18.0.1",
+        "its own end": "198.18.0.2",
+        "link-local": METADATA,
+        "a private network": PRIVATE,
+        "its own gateway": "10.0.2.2",
+        "a name of a private network": "private.example",
+    }
+    places = [PUBLIC, "public.example", *forbidden.values()]
+    found = tried(lab, *(f"try {place}" for place in places), flags=("--network", network))
+    assert found[PUBLIC] == f"this is {PUBLIC}"
+    assert found["public.example"] == f"this is {PUBLIC}"
+    assert {what: found[place] for what, place in forbidden.items()} == dict.fromkeys(forbidden, "no")
+
+    (ended,) = json.loads(lab.ghvm("history", "--json").stdout)["runs"]
+    assert {f"tcp {METADATA}:80", f"tcp {PRIVATE}:80", f"tcp {HOST}:80"} <= set(ended["refused"]["destinations"])
+    assert f"tcp {METADATA}:80" in lab.ghvm("why").stdout
+    assert f"Refused tcp {METADATA}:80" in lab.ghvm("logs", "--events").stdout
+
+
+def test_what_is_allowed_and_denied(lab: Lab) -> None:
+    flags = ("--egress-allow", f"{PRIVATE}:80", "--egress-allow", f"{HOST}:80", "--egress-deny", OTHER_PUBLIC)
+    found = tried(lab, *(f"try {place}" for place in (PRIVATE, HOST, PUBLIC, OTHER_PUBLIC, METADATA)), flags=flags)
+    assert found == {
+        PRIVATE: f"this is {PRIVATE}",
+        HOST: "this is host",
+        PUBLIC: f"this is {PUBLIC}",
+        OTHER_PUBLIC: "no",
+        METADATA: "no",
+    }
+
+
+def test_only_what_is_listed_by_name(lab: Lab, here: World) -> None:
+    flags = ("--egress", "listed", "--egress-allow", "*.public.example:80", "--egress-allow", "private.example")
+    here.asked.clear()
+    places = ("www.public.example", "other.example", "private.example", OTHER_PUBLIC)
+    found = tried(lab, *(f"try {place}" for place in places), flags=flags)
+    assert found == {"www.public.example": f"this is {PUBLIC}", **dict.fromkeys(places[1:], "no")}
+    assert "other.example" not in here.asked, "a name that is not listed is not even asked for"
+
+
+def test_what_a_guest_reached_is_learnt(lab: Lab) -> None:
+    list_ = lab.directory / "learnt.toml"
+    for places in (("public.example", METADATA), (OTHER_PUBLIC,)):
+        tried(lab, *(f"try {place}" for place in places), flags=("--egress-learn", str(list_)))
+    learnt = tomllib.loads(list_.read_text())
+    assert learnt == {"egress": "listed", "egress-allow": [f"{OTHER_PUBLIC}:80", "public.example:80"]}
+    flags = [flag for entry in learnt["egress-allow"] for flag in ("--egress-allow", entry)]
+    found = tried(lab, "try public.example", f"try {METADATA}", flags=("--egress", "listed", *flags))
+    assert found == {"public.example": f"this is {PUBLIC}", METADATA: "no"}
+
+
+def test_games_with_addresses(lab: Lab) -> None:
+    """Addresses of others, IPv6, a lease by DHCP, and whoever has one already."""
+    script = f"""
+    mac=$(cat /sys/class/net/eth0/address)
+    ip addr add 10.0.2.99/24 dev eth0
+    ip route change default via 10.0.2.2 src 10.0.2.99
+    try {PUBLIC}
+    ip addr del 10.0.2.99/24 dev eth0
+    ip addr flush dev eth0
+    printf '#!/bin/sh\n[ "$1" != bound ] || echo "lease: $ip $router $dns $mtu" >/tmp/lease\n' >/tmp/bound
+    chmod +x /tmp/bound
+    udhcpc -i eth0 -n -q -s /tmp/bound 2>/dev/null >/dev/null
+    cat /tmp/lease
+    ip addr add 10.0.2.15/24 dev eth0
+    ip route add default via 10.0.2.2
+    ping -6 -c 1 -w 2 -I eth0 ff02::1 >/dev/null 2>&1 && echo "six: yes" || echo "six: no"
+    try public.example
+    """
+    found = tried(lab, script)
+    assert found == {
+        PUBLIC: "no",
+        "lease": "10.0.2.15 10.0.2.2 10.0.2.3 1500",
+        "six": "no",
+        "public.example": f"this is {PUBLIC}",
+    }
+    (ended,) = json.loads(lab.ghvm("history", "--json").stdout)["runs"]
+    assert ended["refused"]["spoofed"] > 0
+
+
+def test_two_guests_do_not_reach_each_other(lab: Lab, here: World) -> None:
+    with gate(here) as (barrier, flags), lab.run(*flags, image=guests.ROOT) as first:
+        lab.job(f"setsid nc -l -p 80 >/dev/null 2>&1 & {barrier.command}")
+        barrier.wait_reached()
+        links = [link["ifname"] for link in json.loads(here.ip("-json", "link")) if "ghvm" in link["ifname"]]
+        assert len(links) == 1
+        at = 4 * int(links[0].removeprefix("ghvm")) + 2
+        found = tried(lab, f"try 198.18.0.{at}", "try 10.0.2.15")
+        assert found == {f"198.18.0.{at}": "no", "10.0.2.15": "no"}
+        barrier.open()
+        assert first.wait_exit() == 0
+
+
+def test_nothing_is_left_after_sigkill(lab: Lab, here: World) -> None:
+    with gate(here) as (barrier, flags):
+        with lab.run(*flags) as run:
+            lab.job(barrier.command)
+            barrier.wait_reached()
+            clerks = [pid for pid in children(run.pid) if b"clerk.py" in proc(pid, "cmdline")]
+            assert len(clerks) == 1
+            run.send(signal.SIGKILL)
+            run.wait_exit()
+        lab.let_go_and_collect()
+    assert outside(here) == []
+    assert here.setting("ipv4/conf/eth0/forwarding") == "0"
+    assert not [pid for pid in clerks if proc(pid, "cmdline")]
+
+
+def test_the_uplink_goes_and_comes_back(lab: Lab, here: World) -> None:
+    with gate(here) as (barrier, flags), lab.run(*flags, image=guests.ROOT) as run:
+        job = lab.job(f"{_TRY}\ntry {PUBLIC}\n{barrier.command}\ntry {PUBLIC}")
+        barrier.wait_reached()
+        here.ip("link", "set", "eth0", "down")
+        here.ip("link", "set", "eth0", "up")
+        here.ip("route", "add", "default", "via", ROUTER)
+        barrier.open()
+        assert run.wait_exit() == 0
+    assert lab.finished(job).log.count(f"{PUBLIC}: this is {PUBLIC}") == 2
+
+
+def test_a_dead_name_server_is_told_the_guest_at_once(lab: Lab) -> None:
+    found = tried(lab, "try public.example", f"try {PUBLIC}", flags=("--resolvers", "127.0.0.99"))
+    assert found == {"public.example": "no", PUBLIC: f"this is {PUBLIC}"}
+
+
+@pytest.mark.parametrize("mtu", [1400, 9000])
+def test_the_guest_gets_the_uplinks_mtu(lab: Lab, here: World, mtu: int) -> None:
+    here.ip("link", "set", "eth0", "mtu", str(mtu))
+    try:
+        found = tried(lab, 'echo "mtu: $(cat /sys/class/net/eth0/mtu)"')
+    finally:
+        here.ip("link", "set", "eth0", "mtu", "1500")
+    assert found == {"mtu": str(mtu)}
+
+
+def test_an_uplink_that_is_not_the_default(lab: Lab, here: World) -> None:
+    """The guest goes out by it, and the host does not."""
+    missing = ("--uplink", "eth9")
+    with lab.run(*missing) as run:
+        assert run.wait_exit() == 5
+    with second_uplink(here):
+        found = tried(lab, f"try {PUBLIC}", flags=("--uplink", "eth1"))
+        assert found == {PUBLIC: "this is the other world"}
+    rules = json.loads(here.ip("-json", "rule", "show"))
+    assert [rule for rule in rules if "ghvm" in rule.get("iif", "")] == []
+
+
+def test_networks_of_the_host_in_the_pool(lab: Lab, here: World) -> None:
+    """An address that the host uses is not taken; where all are, a person is told."""
+    here.ip("address", "add", "198.18.0.1/29", "dev", "lo")
+    try:
+        assert tried(lab, f"try {PUBLIC}") == {PUBLIC: f"this is {PUBLIC}"}
+        with lab.run("--network-pool", "198.18.0.0/29") as run:
+            assert run.wait_exit() == 5
+        assert "network-pool" in str(run.lines[-1].facts["resolution"])
+    finally:
+        here.ip("address", "delete", "198.18.0.1/29", "dev", "lo")
+
+
+def test_no_network_at_all(lab: Lab) -> None:
+    """Its guest boots and takes its registration; with nothing to reach, its listener fails."""
+    with lab.run("--network", "none", idle_timeout_seconds=5) as run:
+        run.wait("registered")
+        run.send(signal.SIGTERM)
+        assert run.wait_exit() == 0
