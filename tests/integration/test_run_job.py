@@ -12,7 +12,7 @@ def test_a_job_that_succeeds(lab: Lab) -> None:
     assert (run.result["outcome"], run.result["exit-code"], run.result["job-result"]) == ("job-done", 0, "Succeeded")
     assert (lab.finished(job).conclusion, lab.finished(job).log) == ("success", ["hello from runner"])
     told = [step for step in run.steps if step not in (None, "guest-log")]
-    steps = "run image launched ready registered idle busy job-finished"
+    steps = "run image launched booting ready registered idle busy job-finished"
     assert told == [*steps.split(), "ended", "gone"] or told == [*steps.split(), "powering-off", "ended", "gone"]
 
 
