@@ -51,27 +51,34 @@ ProtectHome=tmpfs
 PrivateTmp=yes
 DevicePolicy=closed
 DeviceAllow=/dev/kvm rw
-ProtectKernelTunables=yes
+DeviceAllow=/dev/net/tun rw
+# Each guest's network namespace is told to route, below /proc/sys/net.
+ProtectKernelTunables=no
 ProtectKernelModules=yes
 ProtectKernelLogs=yes
 ProtectControlGroups=yes
 ProtectClock=yes
 ProtectHostname=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-RestrictNamespaces=yes
+RestrictNamespaces=@namespaces@
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
 SystemCallArchitectures=native
-# QEMU's own filter needs seccomp(2).
-SystemCallFilter=@system-service seccomp
+# QEMU's own filter needs seccomp(2), and its view of the files mount(2).
+SystemCallFilter=@system-service @mount seccomp
 
 [Install]
 WantedBy=multi-user.target
 """
 
-# To give each machine a user of its own, to end it, and to see which files a dead run's machine holds.
-_ROOT_CAPABILITIES = "CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL CAP_SYS_PTRACE"
+# To give each machine a user of its own, to end it, and to see which files a dead run's machine holds; and to give each
+# guest a network and each VMM its own view of the files.
+_ROOT_CAPABILITIES = (
+    "CAP_SETUID CAP_SETGID CAP_SETPCAP CAP_KILL CAP_SYS_PTRACE "
+    "CAP_SYS_ADMIN CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE"
+)
+_NAMESPACES = "net mnt ipc uts"
 _ROOT_IDENTITY = "# As root: each machine gets a user id of its own, which has nothing."
 _USER_IDENTITY = """\
 # Without root: all machines run as this user.
@@ -93,4 +100,5 @@ def unit(executable: Path, user: str | None = None, *, token: bool = False) -> s
     text = _UNIT.replace("@executable@", str(executable))
     text = text.replace("@credential@", _TOKEN if token else _KEY)
     text = text.replace("@identity@", _ROOT_IDENTITY if user is None else _USER_IDENTITY.format(user=user))
+    text = text.replace("@namespaces@", _NAMESPACES if user is None else f"user {_NAMESPACES}")
     return text.replace("@capabilities@", _ROOT_CAPABILITIES if user is None else "")

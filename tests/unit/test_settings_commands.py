@@ -131,8 +131,8 @@ def test_a_first_file_without_a_terminal(home: Path) -> None:
         "runner-group-id = 3\n\n"
         "# Where images come from: `ghvm serve-images`, or any server of static files.\n"
         'images-server = "https://gha-self-hosted-images.infra.rust-lang.org"\n\n'
-        "# QEMU's user network lets a guest reach what listens on this host's 127.0.0.1.\n"
-        "allow-host-loopback = false\n"
+        '# What guests may reach beside the internet, as ["10.1.2.3:443", "127.0.0.1:5000"].\n'
+        "# egress-allow =\n"
     )
     again = ghvm("config", "init")
     assert isinstance(again.exception, UsageError)
@@ -179,7 +179,7 @@ def test_any_text_survives_the_file(values: dict[str, str]) -> None:
 def test_the_questions_are_asked_on_a_terminal(home: Path) -> None:
     ours, theirs = pty.openpty()
     argv = [sys.executable, "-m", "ghrunner_vm", "config", "init", "--file", str(home / "asked.toml")]
-    answers = ["my-org", "Iv1.abc", "", "4", "http://127.0.0.1:8000", "y"]
+    answers = ["my-org", "Iv1.abc", "", "4", "http://127.0.0.1:8000"]
     said = b""
     with Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as child:
         os.close(theirs)
@@ -198,7 +198,6 @@ def test_the_questions_are_asked_on_a_terminal(home: Path) -> None:
         "github-private-key": "/etc/ghvm/app.pem",
         "runner-group-id": 4,
         "images-server": "http://127.0.0.1:8000",
-        "allow-host-loopback": True,
     }
 
 

@@ -26,7 +26,7 @@ _COMMENTS = {
     "github-private-key": "Only ghvm's user may read it. A service hands it over by LoadCredential= instead.",
     "runner-group-id": "The number at the end of the group's page in the settings.",
     "images-server": "Where images come from: `ghvm serve-images`, or any server of static files.",
-    "allow-host-loopback": "QEMU's user network lets a guest reach what listens on this host's 127.0.0.1.",
+    "egress-allow": 'What guests may reach beside the internet, as ["10.1.2.3:443", "127.0.0.1:5000"].',
 }
 _SYSTEM = "Run it as root: sudo ghvm config init --system"
 _OTHER = "Choose another place with --file, or run it as a user who may write there."
@@ -38,11 +38,10 @@ _OTHER = "Choose another place with --file, or run it as a user who may write th
 @click.option("--github-private-key", metavar="PATH", help="Instead of the question.")
 @click.option("--runner-group-id", metavar="N", help="Instead of the question.")
 @click.option("--images-server", metavar="URL", help="Instead of the question.")
-@click.option("--allow-host-loopback/--no-allow-host-loopback", default=None, help="Instead of the question.")
 @click.option("--system", is_flag=True, help="Write the system's file, which services read, instead of the user's.")
 @click.option("--file", type=PATH, metavar="PATH", help="Write this file instead.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
-def init(system: bool, file: Path | None, force: bool, allow_host_loopback: bool | None, **given: str | None) -> None:
+def init(system: bool, file: Path | None, force: bool, **given: str | None) -> None:
     """Ask the few questions that matter and write a config.toml with comments. Without a terminal it asks nothing.
 
     \b
@@ -55,14 +54,13 @@ def init(system: bool, file: Path | None, force: bool, allow_host_loopback: bool
     target = file or (system_file if system else user_file)
     if os.path.lexists(target) and not force:
         raise UsageError(f"{target} is there already", resolution="Edit it, or replace it with --force.")
-    values: dict[str, str | int | bool] = {}
+    values: dict[str, str | int] = {}
     for key, (question, default) in _QUESTIONS.items():
         answer = given[key.replace("-", "_")]
         if answer is None:
             answer = _ask(question, default)
         if answer:
             values[key] = int(answer) if key == "runner-group-id" and answer.isdecimal() else answer
-    values["allow-host-loopback"] = _may_reach_loopback(allow_host_loopback)
     text = _toml(values)
     config.check_file(target, text.encode())  # only what can be read again is written
     write_for_all(target, text, _SYSTEM if system and file is None else _OTHER)
@@ -76,13 +74,7 @@ def _ask(question: str, default: str) -> str:
     return str(click.prompt(question, default=default, err=True)).strip()
 
 
-def _may_reach_loopback(answer: bool | None) -> bool:
-    if answer is None and sys.stdin.isatty():
-        return click.confirm("May guests reach what listens on this host's 127.0.0.1?", default=False, err=True)
-    return bool(answer)
-
-
-def _toml(values: dict[str, str | int | bool]) -> str:
+def _toml(values: dict[str, str | int]) -> str:
     lines = ["# Settings of ghvm. `ghvm config show --all` shows all there are."]
     for key, comment in _COMMENTS.items():
         # A JSON text is a TOML text as well, once DEL is escaped.

@@ -15,8 +15,7 @@ from ghrunner_vm.files import write_atomically
 from ghrunner_vm.simulator.server import Simulator
 from ghrunner_vm.simulator.trouble import CATALOGUE
 
-# The guest reaches the simulator on this host's loopback, and a host without KVM emulates.
-_HERE = "--images-server http://127.0.0.1:8000 --allow-host-loopback --allow-emulation"
+_HERE = "--images-server http://127.0.0.1:8000 --allow-emulation"  # a host without KVM emulates
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
@@ -98,6 +97,7 @@ def _instructions(simulator: Simulator, org: str, key: Path) -> str:
         "github-client-id": simulator.client_id,
         "github-private-key": str(key.absolute()),
         "github-org": org,
+        "egress-allow": f"127.0.0.1:{simulator.port}",  # the guest reaches the simulator too
     }
     exports = [f"export GHVM_{name.replace('-', '_').upper()}={shlex.quote(text)}" for name, text in settings.items()]
     flags = " ".join(f"--{name} {shlex.quote(text)}" for name, text in settings.items())
