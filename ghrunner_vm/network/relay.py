@@ -8,9 +8,10 @@ import struct
 from collections.abc import Awaitable, Callable
 
 from ghrunner_vm.errors import GhvmError
+from ghrunner_vm.network import addresses
 
 LOOPBACK = "127.0.0.1"
-SSH = ("10.0.2.15", 22)
+SSH = (str(addresses.GUEST), 22)
 
 _SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h
 _SOCKADDR_BYTES = 16
