@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
-from ghrunner_vm import config, egress, runs, spec
+from ghrunner_vm import config, egress, process, runs, spec
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Bar, Meter
 from ghrunner_vm.egress import Egress
@@ -40,6 +40,8 @@ from ghrunner_vm.vm.qemu import accelerator, version
 from ghrunner_vm.vm.qemu.engine import QemuEngine
 
 _SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without its NUL
+_DESCRIPTORS = 4096
+"""The guest's connections to what is served to it take two each."""
 _LONGEST_SOCKET_NAME = 56  # a run's name and .sock
 
 Warn = Callable[[str], None]
@@ -194,6 +196,7 @@ def check_host(described: Spec, warn: Warn) -> None:
 @contextlib.contextmanager
 def means(settings: Settings, described: Spec, github: GitHub, bar: Bar, warn: Warn) -> Iterator[Means]:
     """What `ghvm run` works with; the token of `github` is revoked at the end."""
+    process.allow_descriptors(_DESCRIPTORS)
     arch = described.arch
     state = config.state_directory(settings)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import select
 import shlex
 import shutil
@@ -44,6 +45,14 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     path = ":".join(filter(None, (os.environ.get("PATH"), _ALWAYS_SEARCHED)))
     return {"PATH": path, **kept, **(extra or {})}
+
+
+def allow_descriptors(wanted: int) -> None:
+    """Let this process have so many files and sockets open, as far as it may: many systems begin with 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def require(program: str) -> None:

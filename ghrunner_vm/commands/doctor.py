@@ -1,17 +1,22 @@
 """`ghvm doctor`: is this host fit for virtual machines, and are GitHub and the images within reach?"""
 
+import itertools
 import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from platformdirs import user_cache_path
 
 from ghrunner_vm import app, config, spec
 from ghrunner_vm.commands.options import PATH, github_options, state_option
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Console
-from ghrunner_vm.doctor import host, machine, services, storage
-from ghrunner_vm.finding import Finding, Status, examine, ok, verdict
+from ghrunner_vm.doctor import host, machine, network, services, storage
+from ghrunner_vm.errors import GhvmError
+from ghrunner_vm.finding import Finding, Status, examine, failed, of_error, ok, verdict
+from ghrunner_vm.network import uplink
+from ghrunner_vm.simulator import walls as attempts
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.vm.base import Arch
 
@@ -27,9 +32,10 @@ _IMAGES_ROOM = 10 << 30
 @click.option("--images-server", metavar="URL", help="Image server.  [default: the Rust project's]")
 @click.option("--images-cache-dir", metavar="DIR", type=PATH, help="Where images are kept.")
 @click.option("--allow-emulation", is_flag=True, default=None, help="Without KVM only warn.")
+@click.option("--walls", is_flag=True, help="Also boot a guest that tries what it must not reach; takes a minute.")
 @state_option
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def doctor(spec_file: Path | None, as_json: bool, **flags: object) -> None:
+def doctor(spec_file: Path | None, walls: bool, as_json: bool, **flags: object) -> None:
     """Check what runs need of this host, of GitHub and of the image server, and say what to do.
 
     With SPEC also whether its machine and its image are to be had. Nothing is registered. The exit code is 0 if nothing
@@ -43,7 +49,7 @@ def doctor(spec_file: Path | None, as_json: bool, **flags: object) -> None:
     settings = config.load(flags)
     described = None if spec_file is None else spec.load(spec_file)
     findings = []
-    for finding in _findings(settings, described):
+    for finding in itertools.chain(_findings(settings, described), _walls(settings) if walls else ()):
         findings.append(finding)
         if not as_json:
             _show(console, finding)
@@ -56,6 +62,7 @@ def _findings(settings: Settings, described: Spec | None) -> Iterator[Finding]:
     yield examine("settings", lambda: _usable(settings))
     yield from _of_host(described)
     yield from _of_machine(settings, described)
+    yield from _of_network(settings)
     state, cache = config.state_directory(settings), config.images_directory(settings)
     yield examine("disk for runs", lambda: storage.state(state, described))
     yield examine("disk for images", lambda: storage.room("disk for images", cache, _IMAGES_ROOM))
@@ -66,6 +73,32 @@ def _findings(settings: Settings, described: Spec | None) -> Iterator[Finding]:
 def _usable(settings: Settings) -> Finding:
     app.check_settings(settings)
     return ok("settings", "can be used on this host")
+
+
+def _walls(settings: Settings) -> Iterator[Finding]:
+    """What a guest reaches here by the default policy; the private ranges and names that are allowed do not count."""
+    host_ = uplink.host(settings.uplink)
+    kind = app.network_kind(settings)
+    flags = ["--network", kind, "--network-pool", str(settings.network_pool), "--accel", settings.accel]
+    flags += ["--uplink", settings.uplink] if settings.uplink else []
+    try:
+        with attempts.targets(host_.own, host_.routers) as places:
+            reached = attempts.attempt(places, user_cache_path("ghvm") / "demo", flags)
+    except GhvmError as error:
+        yield of_error("walls", error)
+        return
+    for name, through in reached.items():
+        if through:
+            yield failed("walls", f"a guest reaches {name}", "Do not run jobs here that you do not trust.")
+        else:
+            yield ok("walls", f"a guest does not reach {name}")
+
+
+def _of_network(settings: Settings) -> Iterator[Finding]:
+    kind = app.network_kind(settings)
+    yield examine("wall", lambda: network.wall(kind))
+    if kind != "none":
+        yield examine("uplink", lambda: network.way_out(kind, settings.uplink))
 
 
 def _of_host(described: Spec | None) -> Iterator[Finding]:

@@ -44,6 +44,8 @@ class Host:
     links: frozenset[str]
     own: tuple[IPv4Address, ...] = ()
     """The host's addresses, its loopback's apart."""
+    routers: tuple[str, ...] = ()
+    """Where its routes lead to."""
     gateway: str | None = None
     """Where an uplink leads that a person has chosen: it may not be the one that the host itself uses."""
 
@@ -62,8 +64,9 @@ def host(uplink: str | None = None) -> Host:
     gateway = None if uplink is None else _gateway(routes, uplink)
     networks = tuple(network for route in routes if (network := _network(route)) is not None)
     mtu = links[chosen]["mtu"] if chosen in links else MTU
-    own = tuple(address for link in links.values() for address in _addresses(link))
-    return Host(chosen, mtu if isinstance(mtu, int) else MTU, networks, frozenset(links), own, gateway)
+    own = tuple(address for name, link in links.items() if not _LINK.fullmatch(name) for address in _addresses(link))
+    routers = tuple(dict.fromkeys(str(route["gateway"]) for route in routes if "gateway" in route))
+    return Host(chosen, mtu if isinstance(mtu, int) else MTU, networks, frozenset(links), own, routers, gateway)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -58,8 +58,11 @@ class Summary:
 Tell = Callable[[Moment], None]
 
 
-def perform(job: str, cache: Path, tell: Tell, log: Callable[[str], None]) -> Summary:
-    """Show the main job with `job` as the job's shell text. `tell` and `log` are called from several threads."""
+def perform(job: str, cache: Path, tell: Tell, log: Callable[[str], None], flags: Sequence[str] = ()) -> Summary:
+    """Show the main job with `job` as the job's shell text. `tell` and `log` are called from several threads.
+
+    `flags` are more of them for `ghvm run`.
+    """
     began = SYSTEM.monotonic()
 
     def moment(step: str, words: str) -> None:
@@ -78,7 +81,7 @@ def perform(job: str, cache: Path, tell: Tell, log: Callable[[str], None]) -> Su
         client = stack.enter_context(SimulatorClient(sim.url))
         queued = client.enqueue([LABEL], job, "demo")
         moment("queued", f"job {queued.id} waits for a runner with the label {LABEL}")
-        code = _run(_arguments(work, sim, images), work, moment, lambda: _follow(client, queued.id, log))
+        code = _run([*_arguments(work, sim, images), *flags], work, moment, lambda: _follow(client, queued.id, log))
         result = client.job(queued.id).conclusion
         left = (*_left_behind(work / "state"), *(f"runner {runner.name}" for runner in sim.state.runners()))
     return Summary(code, result, SYSTEM.monotonic() - began, left)
