@@ -85,11 +85,6 @@ def image_users(settings: Settings) -> dict[tuple[str, str], list[str]]:
 def plan(settings: Settings, described: Spec, pause: float = 0.0) -> Plan:
     """What `ghvm run` needs to know; it waits `pause` seconds. Raises UsageError when it cannot be done here."""
     egress_policy(settings, described)
-    if settings.network == "namespace" and os.geteuid() != 0:
-        raise UsageError(
-            "Only root can connect a network namespace with the host's network",
-            resolution="Run it as root, or leave --network out: an ordinary user's guests go out by slirp4netns.",
-        )
     state = config.state_directory(settings)
     check_settings(settings)
     return Plan(
@@ -119,6 +114,11 @@ def plan(settings: Settings, described: Spec, pause: float = 0.0) -> Plan:
 
 def check_settings(settings: Settings) -> None:
     """What needs neither a spec nor a network. Raises UsageError when no run can be made with these settings here."""
+    if settings.network == "namespace" and os.geteuid() != 0:
+        raise UsageError(
+            "Only root can connect a network namespace with the host's network",
+            resolution="Run it as root, or leave --network out: an ordinary user's guests go out by slirp4netns.",
+        )
     _check_socket_path(config.runtime_directory(settings))
 
 

@@ -63,7 +63,9 @@ def _change(event: str, args: tuple[object, ...]) -> str | None:
 
 
 def _name(path: object) -> str:
-    """The last two parts of a path, with a star for what is random in them."""
+    """The last two parts of a path, with a star for what is random in them; a descriptor's number is that as well."""
+    if isinstance(path, int):
+        return "*"
     text = os.fsdecode(path) if isinstance(path, bytes) else str(path)
     return _RANDOM.sub("*", "/".join(text.partition("?")[0].split("/")[-2:]))
 

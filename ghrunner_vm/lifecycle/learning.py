@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ghrunner_vm.egress import parse
 from ghrunner_vm.errors import UsageError
-from ghrunner_vm.files import lock, write_atomically
+from ghrunner_vm.files import write_atomically
 
 _HEAD = """\
 # What the jobs of {label} have reached. Look it over, and put it into ghvm's config.toml, or its lists into the spec.
@@ -19,12 +19,11 @@ _MAX_FILE = 1 << 20
 def add(file: Path, label: str, reached: Iterable[str], refused: Sequence[str]) -> None:
     """Add what a run has reached to the list in `file`; what it was refused stands there as comments.
 
-    Raises UsageError if the file is there and no such list, and OSError.
+    Runs that end at the same time must take turns. Raises UsageError if the file is no such list, and OSError.
     """
-    with lock(file.with_name(f".{file.name}.lock")):
-        entries = sorted({*known(file), *reached})
-        lines = [*(f'    "{entry}",' for entry in entries), "]", *(f"# refused: {one}" for one in refused)]
-        write_atomically(file, (_HEAD.format(label=label) + "\n".join(lines) + "\n").encode(), mode=0o644)
+    entries = sorted({*known(file), *reached})
+    lines = [*(f'    "{entry}",' for entry in entries), "]", *(f"# refused: {one}" for one in refused)]
+    write_atomically(file, (_HEAD.format(label=label) + "\n".join(lines) + "\n").encode(), mode=0o644)
 
 
 def known(file: Path) -> list[str]:

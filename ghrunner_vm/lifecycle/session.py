@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ghrunner_vm import process, runs
 from ghrunner_vm.errors import GhvmError, InfrastructureError, PermanentError, told
-from ghrunner_vm.files import shared_lock
+from ghrunner_vm.files import lock, shared_lock
 from ghrunner_vm.github.models import Sight
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
@@ -50,6 +50,8 @@ from ghrunner_vm.vm.jail import Identity, lease_identity
 from ghrunner_vm.vm.overlay import overlay
 
 T = TypeVar("T")
+_LEARNING = ".learning"
+"""The lock of whoever writes down what guests have reached."""
 _CONSOLE_TAIL = 4000
 """Bytes: a kernel panic with its registers takes more than 2000, and its first line says the most."""
 
@@ -336,7 +338,9 @@ class _Session:
             self._teller.refused(refusals)
             if self._plan.learn is not None and self._network is not None:
                 refused = [destination for destination, _ in refusals.destinations]
-                learning.add(self._plan.learn, self._plan.spec.label, await self._network.asked_for(), refused)
+                reached = await self._network.asked_for()
+                with lock(self._plan.runs / _LEARNING):
+                    learning.add(self._plan.learn, self._plan.spec.label, reached, refused)
         except (GhvmError, OSError) as error:
             self._teller.trouble(told(error))
 

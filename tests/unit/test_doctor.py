@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from ghrunner_vm import app, config
+from ghrunner_vm import app, config, process
 from ghrunner_vm.cli import cli
-from ghrunner_vm.doctor import host, machine, services, storage
+from ghrunner_vm.doctor import host, machine, network, services, storage
 from ghrunner_vm.errors import ExitCode, InfrastructureError, UsageError
 from ghrunner_vm.finding import Finding, Status, examine, failed, ok, unknown, verdict, warning
 from ghrunner_vm.github.inspection import clock
@@ -18,6 +18,7 @@ from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.server import Simulator
 from ghrunner_vm.spec import Spec
 from tests.integration.images_site import COMMIT, Site, bundle, disk, site
+from tests.world import world
 
 SPEC = Spec.model_validate(
     {
@@ -315,7 +316,17 @@ def test_the_findings_for_people_and_for_scripts(
     names = [check["name"] for check in document["checks"]]
     assert names == [
         *("settings", "processors", "memory", "control groups", "swap", "hyperthreads", "memory merging"),
-        *("processor flaws", "programs", "QEMU", "firmware", "KVM", "disk for runs", "disk for images"),
+        *(
+            "processor flaws",
+            "programs",
+            "QEMU",
+            "firmware",
+            "KVM",
+            "wall",
+            "uplink",
+            "disk for runs",
+            "disk for images",
+        ),
         *(f"GitHub {name}" for name in (*ASKED, "access", "clock")),
         "images",
     ]
@@ -353,3 +364,34 @@ SPEC_TEXT = {
     "root_disk": "1G",
     "timeout_seconds": 60,
 }
+
+
+# ---- the network ----
+
+
+def test_a_wall_is_made_for_a_moment() -> None:
+    for kind in ("namespace", "user", "none"):
+        assert network.wall(kind).status is Status.OK
+
+
+def test_a_missing_program_is_named_by_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "environment", lambda _=None: {"PATH": "/nowhere"})  # this host has them all
+    found = network.wall("user")
+    assert (found.status, found.resolution) == (
+        Status.FAILED,
+        "On Debian and Ubuntu: apt-get install iproute2 nftables util-linux slirp4netns",
+    )
+
+
+def test_the_way_out_and_who_stands_in_it(tmp_path: Path) -> None:
+    with world(tmp_path) as here:
+        there = here.in_host(lambda: network.way_out("namespace", None))
+        assert (there.status, there.found) == (Status.OK, "eth0 (MTU 1500)")
+        here.nft(
+            "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"
+        )
+        blocked = here.in_host(lambda: network.way_out("namespace", None))
+        assert (blocked.status, "forbidden by ip filter FORWARD" in blocked.found) == (Status.WARNING, True)
+        here.ip("route", "delete", "default")
+        nowhere = here.in_host(lambda: network.way_out("namespace", None))
+        assert nowhere.found == "this host has no default route"
