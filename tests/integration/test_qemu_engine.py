@@ -119,3 +119,27 @@ def test_what_nobody_has_thought_of_is_shown_in_qemus_own_words(described: VmDes
     error = refusal(replace(described, arch="aarch64", boot=DirectBoot(described.base_disk, None, "")), tmp_path)
     assert isinstance(error, NotUpError)
     assert "qemu-system-x86_64" in str(error.details)
+
+
+def test_without_the_hosts_network_it_has_an_empty_one(described: VmDescription, tmp_path: Path) -> None:
+    async def use(machine: VirtualMachine) -> None:
+        links = [Path(f"/proc/{pid}/ns/net").readlink() for pid in (machine.pid, os.getpid())]
+        if links[0] == links[1]:
+            pytest.skip("this host forbids namespaces")
+        interfaces = Path(f"/proc/{machine.pid}/net/dev").read_text().splitlines()[2:]
+        assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]
+
+    launched(described, tmp_path, use)
+
+
+def test_its_limits_hold(described: VmDescription, tmp_path: Path) -> None:
+    async def use(machine: VirtualMachine) -> None:
+        lines = Path(f"/proc/{machine.pid}/limits").read_text().splitlines()
+        limits = {line[:25].strip(): line[26:].split()[:2] for line in lines}
+        assert limits["Max core file size"] == ["0", "0"]
+        assert limits["Max open files"] == ["4096", "4096"]
+        assert limits["Max file size"] == [str((64 << 20) * 9 // 8 + (1 << 30))] * 2
+        if os.geteuid() == 0:
+            assert limits["Max processes"] == ["161", "161"]
+
+    launched(described, tmp_path, use)

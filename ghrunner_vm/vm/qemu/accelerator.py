@@ -9,8 +9,10 @@ from pathlib import Path
 from ghrunner_vm import process
 from ghrunner_vm.errors import PermanentError
 from ghrunner_vm.vm.base import Accelerator, Arch
+from ghrunner_vm.vm.cell.command import Cell, in_cell
 from ghrunner_vm.vm.jail import Identity, confined
 from ghrunner_vm.vm.qemu import memory
+from ghrunner_vm.vm.qemu.complaints import unconfined
 from ghrunner_vm.vm.qemu.probe import PROBES
 
 PROBE_SECONDS = 2.0
@@ -19,7 +21,10 @@ _MAX_OUTPUT = 1 << 16
 
 
 def executes(binary: str, arch: Arch, accelerator: Accelerator, identity: Identity) -> bool:
-    """Whether a guest instruction is executed within two seconds."""
+    """Whether a guest instruction is executed within two seconds, by a QEMU behind the walls of every machine.
+
+    Raises PermanentError if this host allows no walls.
+    """
     probe = PROBES[arch]
     with _in_memory(probe.rom) as bios, _in_memory(b"") as output:
         argv = [
@@ -27,8 +32,12 @@ def executes(binary: str, arch: Arch, accelerator: Accelerator, identity: Identi
             *("-accel", accelerator, "-cpu", "host" if accelerator == "kvm" else "max", "-m", "16M"),
             *("-bios", f"/proc/self/fd/{bios}", *probe.options),
         ]
-        code = process.exit_code(confined(argv, identity, [_KVM]), timeout=PROBE_SECONDS, inherit=[bios], output=output)
-        return code == probe.exit_code and probe.output in os.pread(output, _MAX_OUTPUT, 0)
+        walled = in_cell(confined(argv, identity, [_KVM]), Cell([_KVM]), binary)
+        code = process.exit_code(walled, timeout=PROBE_SECONDS, inherit=[bios], output=output)
+        said = os.pread(output, _MAX_OUTPUT, 0)
+        if refusal := unconfined(said.decode(errors="replace")):
+            raise refusal
+        return code == probe.exit_code and probe.output in said
 
 
 def kvm_works(binary: str, arch: Arch, identity: Identity, remembered: Path) -> bool:

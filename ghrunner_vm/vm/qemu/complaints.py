@@ -3,6 +3,7 @@
 import re
 
 from ghrunner_vm.errors import GhvmError, InfrastructureError, NotUpError, PermanentError
+from ghrunner_vm.vm.cell.main import COMPLAINT
 
 _KNOWN: tuple[tuple[re.Pattern[str], type[GhvmError], str, str], ...] = (
     (
@@ -24,10 +25,27 @@ _KNOWN: tuple[tuple[re.Pattern[str], type[GhvmError], str, str], ...] = (
         "Let the user that runs ghvm use /dev/kvm: sudo adduser USER kvm.",
     ),
 )
+_UNCONFINED = re.compile(f"^{re.escape(COMPLAINT)}(.*)", re.MULTILINE)
+
+
+def unconfined(words: str) -> PermanentError | None:
+    """The error that the cell around QEMU ended with; None if it did not."""
+    match = _UNCONFINED.search(words)
+    if match is None:
+        return None
+    return PermanentError(
+        "QEMU cannot be walled in on this host, so no guest is started",
+        details=match[1],
+        resolution="Run ghvm as root with CAP_SYS_ADMIN, or allow user namespaces (sysctl user.max_user_namespaces, "
+        "kernel.unprivileged_userns_clone), or use a kernel with Landlock (5.13 and newer; `lsm=` on its command "
+        "line must name it).",
+    )
 
 
 def not_started(words: str, code: int | None) -> GhvmError:
     """The error for a QEMU that ended before its guest's first instruction, from its log and its exit code."""
+    if refusal := unconfined(words):
+        return refusal
     for pattern, kind, brief, resolution in _KNOWN:
         if match := pattern.search(words):
             return kind(brief.format(*match.groups()), details=words, resolution=resolution)

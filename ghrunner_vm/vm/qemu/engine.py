@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from qemu.qmp import QMPClient, QMPError, Runstate
@@ -12,8 +13,12 @@ from qemu.qmp import QMPClient, QMPError, Runstate
 from ghrunner_vm import process, runs
 from ghrunner_vm.errors import InfrastructureError
 from ghrunner_vm.ring import Ring, tail
-from ghrunner_vm.vm.base import EndReason, VirtualMachine, VmDescription, VmEnd
+from ghrunner_vm.vm import scope
+from ghrunner_vm.vm.base import EndReason, UserNetwork, VirtualMachine, VmDescription, VmEnd
+from ghrunner_vm.vm.cell.command import Cell, in_cell
 from ghrunner_vm.vm.jail import Identity, confined
+from ghrunner_vm.vm.limits import limits
+from ghrunner_vm.vm.overlay import virtual_size
 from ghrunner_vm.vm.qemu.commandline import NETWORK, Firmware, Sockets, command_line, inherited
 from ghrunner_vm.vm.qemu.complaints import not_started
 from ghrunner_vm.vm.qemu.firmware import uefi
@@ -49,9 +54,8 @@ class QemuEngine:
             sockets = Sockets(qmp.theirs.fileno(), agent.theirs.fileno(), console.theirs.fileno())
             # A guest can provoke messages without end.
             log = stack.enter_context(Ring(log_file, _LOG_LIMIT))
-            devices = ["/dev/kvm"] if description.accelerator == "kvm" else []
             firmware = stack.enter_context(_firmware(description))
-            argv = confined(command_line(self._binary, description, sockets, firmware), self._identity, devices)
+            argv = self._walled_in(description, command_line(self._binary, description, sockets, firmware))
             inherit = inherited(description, sockets, firmware)
             child = stack.enter_context(process.start(argv, inherit=inherit, stderr=words.theirs.fileno()))
             for pair in (qmp, agent, console, words):
@@ -59,6 +63,15 @@ class QemuEngine:
             await stack.enter_async_context(_kept(words.ours, log))
             monitor = await stack.enter_async_context(_monitor(qmp.ours, child, log_file))
             yield _QemuMachine(child, monitor, agent.ours, console.ours, log_file)
+
+    def _walled_in(self, vm: VmDescription, argv: Sequence[str]) -> Sequence[str]:
+        devices = ["/dev/kvm"] if vm.accelerator == "kvm" else []
+        most = limits(vm, virtual_size(vm.overlay))
+        # Only QEMU's own network stack makes connections; a tap device is in whatever namespace it was made.
+        own_network = not isinstance(vm.network, UserNetwork)
+        cell = Cell(devices, own_network, most.of_process(own_uid=self._identity.uid is not None))
+        walled = in_cell(confined(argv, self._identity, devices), cell, self._binary)
+        return scope.in_scope(walled, vm.name, most, user=os.geteuid() != 0) if scope.available() else walled
 
 
 def _firmware(description: VmDescription) -> contextlib.AbstractContextManager[Firmware | None]:
