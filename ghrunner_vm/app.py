@@ -34,6 +34,7 @@ from ghrunner_vm.network import uplink
 from ghrunner_vm.network.wall import Building
 from ghrunner_vm.record import RunnerRecord
 from ghrunner_vm.spec import Spec
+from ghrunner_vm.vm.admission import Rules
 from ghrunner_vm.vm.base import Accelerator, Engine
 from ghrunner_vm.vm.jail import Identity
 from ghrunner_vm.vm.qemu import accelerator, version
@@ -107,6 +108,7 @@ def plan(settings: Settings, described: Spec, pause: float = 0.0) -> Plan:
         ssh_port=settings.ssh_port,
         poll_seconds=settings.poll_seconds,
         image_poll_seconds=settings.image_poll_seconds,
+        admission=Rules(settings.memory_reserve, settings.memory_overcommit, settings.disk_overcommit),
         learn=settings.egress_learn,
         pause=pause,
     )

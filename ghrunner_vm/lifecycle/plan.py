@@ -16,6 +16,7 @@ from ghrunner_vm.lifecycle.network import Connect
 from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.lifecycle.state import Policy
 from ghrunner_vm.spec import Spec
+from ghrunner_vm.vm.admission import Rules
 from ghrunner_vm.vm.base import Accelerator, Engine
 from ghrunner_vm.vm.jail import Identity
 
@@ -66,6 +67,8 @@ class Plan:
     poll_seconds: float
     image_poll_seconds: float
     """0: nothing looks for a newer image."""
+    admission: Rules
+    """How much of this host its machines may be promised."""
     learn: Path | None = None
     """The list to which what the guest reaches is added."""
     pause: float = 0.0

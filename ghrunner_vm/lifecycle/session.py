@@ -12,8 +12,10 @@ from ghrunner_vm.files import lock, shared_lock
 from ghrunner_vm.github.models import Sight
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
+from ghrunner_vm.ledger import Ledger
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle import learning
+from ghrunner_vm.lifecycle.admission import admit
 from ghrunner_vm.lifecycle.agent import AgentImage, Handover
 from ghrunner_vm.lifecycle.contract import Contract
 from ghrunner_vm.lifecycle.control import OpenSsh, Request, Stop, control_socket
@@ -50,7 +52,7 @@ from ghrunner_vm.vm.jail import Identity, lease_identity
 from ghrunner_vm.vm.overlay import overlay
 
 T = TypeVar("T")
-_LEARNING = ".learning"
+_LEARNING = "learning.lock"
 """The lock of whoever writes down what guests have reached."""
 _CONSOLE_TAIL = 4000
 """Bytes: a kernel panic with its registers takes more than 2000, and its first line says the most."""
@@ -163,6 +165,7 @@ class _Session:
             await asyncio.sleep(plan.pause)
         identity = self._stack.enter_context(lease_identity(plan.identities, plan.uid_base, plan.uid_count))
         accelerator = await in_daemon_thread(lambda: means.accelerator(identity), name="probe")
+        await in_daemon_thread(lambda: self._admit(run, accelerator), name="admission")
         await in_daemon_thread(lambda: means.github.check(self._id, plan.group_id), name="github")
         image = await self._image(run)
         disk = await self._made(overlay(run.path, image.disk_fd, plan.spec.root_disk))
@@ -233,16 +236,16 @@ class _Session:
     async def _launch(self, run: RunDirectory, identity: Identity, description: VmDescription) -> VirtualMachine:
         launch = self._means.engine(identity).launch(description, run.path)
         machine = self._machine = await self._stack.enter_async_context(launch)
-        built = MachineRecord.of(
-            accelerator=description.accelerator,
-            cores=description.cores,
-            ram=description.ram,
-            root_disk=self._plan.spec.root_disk,
-        )
-        run.update(vmm=ProcessRecord.of(pid=machine.pid, started=machine.started), machine=built)
+        run.update(vmm=ProcessRecord.of(pid=machine.pid, started=machine.started))
         words = f"virtual machine launched ({description.accelerator}, cores: {description.cores})"
         self._tell("launched", words, accelerator=description.accelerator, pid=machine.pid)
         return machine
+
+    def _admit(self, run: RunDirectory, accelerator: Accelerator) -> None:
+        plan, spec = self._plan, self._plan.spec
+        sizes = {"cores": spec.cpu_cores, "ram": spec.ram, "root_disk": spec.root_disk}
+        machine = MachineRecord.of(accelerator=accelerator, **sizes)
+        admit(run, machine, Ledger(plan.runs, plan.history), plan.admission)
 
     def _describe(
         self,
@@ -339,7 +342,7 @@ class _Session:
             if self._plan.learn is not None and self._network is not None:
                 refused = [destination for destination, _ in refusals.destinations]
                 reached = await self._network.asked_for()
-                with lock(self._plan.runs / _LEARNING):
+                with lock(self._plan.runs.parent / _LEARNING):
                     learning.add(self._plan.learn, self._plan.spec.label, reached, refused)
         except (GhvmError, OSError) as error:
             self._teller.trouble(told(error))
