@@ -3,6 +3,7 @@
 import itertools
 import platform
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from ghrunner_vm.commands.options import PATH, github_options, state_option
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Console
 from ghrunner_vm.doctor import host, machine, network, services, storage
+from ghrunner_vm.egress import PRIVATE
 from ghrunner_vm.errors import GhvmError
 from ghrunner_vm.finding import Finding, Status, examine, failed, of_error, ok, verdict
 from ghrunner_vm.network import uplink
@@ -78,11 +80,12 @@ def _usable(settings: Settings) -> Finding:
 def _walls(settings: Settings) -> Iterator[Finding]:
     """What a guest reaches here by the default policy; the private ranges and names that are allowed do not count."""
     host_ = uplink.host(settings.uplink)
+    routers = [router for router in host_.routers if any(IPv4Address(router) in private for private in PRIVATE)]
     kind = app.network_kind(settings)
     flags = ["--network", kind, "--network-pool", str(settings.network_pool), "--accel", settings.accel]
     flags += ["--uplink", settings.uplink] if settings.uplink else []
     try:
-        with attempts.targets(host_.own, host_.routers) as places:
+        with attempts.targets(host_.own, routers) as places:
             reached = attempts.attempt(places, user_cache_path("ghvm") / "demo", flags)
     except GhvmError as error:
         yield of_error("walls", error)

@@ -5,8 +5,11 @@ Real namespaces, a real guest whose jobs run as root, and a small internet that 
 
 import contextlib
 import json
+import os
 import secrets
 import signal
+import subprocess  # noqa: TID251 the tests look at what ghvm prints
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ import pytest
 from ghrunner_vm.images.server import ImageService, serve
 from ghrunner_vm.simulator.server import Simulator
 from tests import guests
-from tests.harness import Gate, children, proc
+from tests.harness import WAIT_SECONDS, Gate, children, proc
 from tests.lab import GHVM, Lab
 from tests.world import HOST, METADATA, OTHER_PUBLIC, PRIVATE, PUBLIC, ROUTER, World, second_uplink, world
 
@@ -269,3 +272,38 @@ def test_no_network_at_all(lab: Lab) -> None:
         run.wait("registered")
         run.send(signal.SIGTERM)
         assert run.wait_exit() == 0
+
+
+_ATTEMPT = """
+import json, sys
+from pathlib import Path
+from ghrunner_vm.simulator.walls import attempt
+places = {name: (name, 80) for name in sys.argv[2:]}
+print(json.dumps(dict(attempt(places, Path(sys.argv[1]), ["--accel", "tcg", "--egress-allow", sys.argv[2]]))))
+"""
+
+
+def test_doctor_has_a_guest_try_the_walls(here: World, images: Path, kept: Path, tmp_path: Path) -> None:
+    """It finds them closed; where there is a hole it says so."""
+    assert images.is_relative_to(kept), "the tiny image is made already"
+    (tmp_path / "ghvm").mkdir()
+    (tmp_path / "ghvm/demo").symlink_to(kept)
+
+    def on_host(*words: str) -> str:
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+        argv = [*here.on_host, *words]
+        return subprocess.run(
+            argv, capture_output=True, text=True, check=False, timeout=WAIT_SECONDS, env=environment
+        ).stdout
+
+    told = on_host(*GHVM, "doctor", "--walls", "--json", "--state-dir", str(tmp_path / "state"))
+    found = {one["found"]: one["status"] for one in json.loads(told)["checks"] if one["name"] == "walls"}
+    assert found == {
+        "a guest does not reach this host's loopback": "ok",
+        f"a guest does not reach this host at {HOST}": "ok",
+        "a guest does not reach link-local addresses": "ok",
+    }
+    assert json.loads(on_host(sys.executable, "-c", _ATTEMPT, str(kept), METADATA, PRIVATE)) == {
+        METADATA: True,
+        PRIVATE: False,
+    }
