@@ -13,7 +13,7 @@ from ghrunner_vm import config, egress, process, runs, spec
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Bar, Meter
 from ghrunner_vm.egress import Egress
-from ghrunner_vm.errors import UsageError
+from ghrunner_vm.errors import GhvmError, UsageError
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.history import History
 from ghrunner_vm.images.errors import CacheNotWritable, ImageServerUnreachable
@@ -234,7 +234,8 @@ def collect_garbage(settings: Settings, github: GitHub | None) -> Iterator[Colle
 
     sweep(config.state_directory(settings))
     if os.geteuid() == 0:
-        uplink.sweep(host_directory(settings))
+        with contextlib.suppress(GhvmError, OSError):  # the next run, or the next gc, tries again
+            uplink.sweep(host_directory(settings))
     sockets = config.runtime_directories(settings)
     return collect(runs_directory(settings), sockets, client, bury=history(settings).keep)
 

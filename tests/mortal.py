@@ -17,7 +17,7 @@ from collections import Counter
 
 _ON_A_FILE = {"os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_RANDOM = re.compile(r"[0-9a-f]{7,}|(?<=/)\d+$|(?<!\w)\d+(?=/stat)")
+_RANDOM = re.compile(r"[0-9a-f]{7,}|(?<=ghvm)\d+|(?<=/)\d+$|(?<!\w)\d+(?=/stat)")
 _REQUEST = re.compile(rb"(DELETE|PATCH|POST|PUT) (\S+) HTTP/")
 
 _LOOK = re.compile(r"/proc/\d+/stat")

@@ -51,7 +51,7 @@ class World:
 
     def in_host(self, make: Callable[[], T]) -> T:
         """What `make` gives when it is called on the host; its sockets, and those of its threads, belong there."""
-        return _within(self.host, make)
+        return within(self.host, make)
 
     def ip(self, *words: str) -> str:
         """ip(8) on the host."""
@@ -85,9 +85,9 @@ def world(state: Path) -> Iterator[World]:
             f"-n {host} route add default via {ROUTER}",
         )
         for address in (PUBLIC, OTHER_PUBLIC, PRIVATE, METADATA):
-            stack.enter_context(_http(_within(rest, functools.partial(_listen, address)), address))
-        stack.enter_context(_http(_within(host, functools.partial(_listen, "0.0.0.0")), "host"))  # noqa: S104 in a namespace
-        stack.enter_context(_names(_within(host, _name_server), asked))
+            stack.enter_context(_http(within(rest, functools.partial(_listen, address)), address))
+        stack.enter_context(_http(within(host, functools.partial(_listen, "0.0.0.0")), "host"))  # noqa: S104 in a namespace
+        stack.enter_context(_names(within(host, _name_server), asked))
         yield World(host, rest, asked, state)
 
 
@@ -107,7 +107,7 @@ def second_uplink(here: World) -> Iterator[None]:
             f"-n {here.host} route add default via {_SECOND}.1 dev eth1 metric 1000",
         )
         stack.callback(_ip, f"-n {here.host} link delete eth1")
-        with _http(_within(other, functools.partial(_listen, PUBLIC)), "the other world"):
+        with _http(within(other, functools.partial(_listen, PUBLIC)), "the other world"):
             yield
 
 
@@ -116,7 +116,8 @@ def _ip(*lines: str) -> None:
         process.run(["ip", *line.split()], timeout=WAIT_SECONDS)
 
 
-def _within(namespace: str, make: Callable[[], T]) -> T:
+def within(namespace: str, make: Callable[[], T]) -> T:
+    """What `make` gives when it is called in a namespace."""
     made: Future[T] = Future()
 
     def work() -> None:
