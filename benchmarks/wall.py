@@ -2,7 +2,7 @@
 
     python -m benchmarks.wall
 
-A namespace stands for the guest, so what is measured is the wall and not a machine. Nothing leaves namespaces made here.
+A namespace stands for the guest: the wall is measured, not a machine. Nothing leaves the namespaces made here.
 """
 
 import asyncio
@@ -34,9 +34,7 @@ def main() -> None:
         built, removed = here.in_host(functools.partial(times, Path(state)))
         print(f"built in {statistics.median(built):.0f} ms, removed in {statistics.median(removed):.0f} ms")
         through, plain = rates(here)
-        print(
-            f"TCP: {through:.1f} Gbit/s through the wall, {plain:.1f} by a plain pair of interfaces: {through / plain:.2f} ×"
-        )
+        print(f"TCP: {through:.1f} Gbit/s through the wall, {plain:.1f} by a plain pair: {through / plain:.2f} x")
 
 
 def times(state: Path) -> tuple[list[float], list[float]]:
