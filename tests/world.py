@@ -8,6 +8,7 @@ Nothing of it touches the networks of the machine that runs the tests.
 import contextlib
 import ctypes
 import functools
+import json
 import secrets
 import socket
 import threading
@@ -60,6 +61,11 @@ class World:
     def nft(self, *words: str) -> str:
         """nft(8) on the host."""
         return process.run([*self.on_host, "nft", *words], timeout=WAIT_SECONDS)
+
+    def ours(self) -> list[str]:
+        """What ghvm has in the host's network: interfaces and tables."""
+        links = [link["ifname"] for link in json.loads(self.ip("-json", "link", "show")) if "ghvm" in link["ifname"]]
+        return [*links, *(line for line in self.nft("list", "tables").splitlines() if "ghvm" in line)]
 
     def setting(self, name: str) -> str:
         """A value below /proc/sys/net on the host."""

@@ -7,7 +7,9 @@ from pathlib import Path
 from ghrunner_vm import process
 from ghrunner_vm.commands.ssh import _known_hosts
 from ghrunner_vm.lifecycle.control import OpenSsh
+from ghrunner_vm.lifecycle.network import Open
 from ghrunner_vm.record import read_record
+from ghrunner_vm.vm.base import UserNetwork
 from tests.unit.test_ledger import Host, record
 from tests.unit.test_session import Scene, scene
 
@@ -30,6 +32,7 @@ def test_a_port_that_cannot_be_recorded_is_known_all_the_same(scene: Scene) -> N
     run, machine = scene.session._run, Forwarding()
     assert run is not None
     scene.session._machine = machine  # type: ignore[assignment]
+    scene.session._network = Open(UserNetwork())
     written, run.path = run.path, run.path / "missing"
 
     async def twice() -> list[object]:

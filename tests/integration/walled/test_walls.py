@@ -6,7 +6,6 @@ Real namespaces, a real guest whose jobs run as root, and a small internet that 
 import contextlib
 import json
 import os
-import secrets
 import signal
 import subprocess  # noqa: TID251 the tests look at what ghvm prints
 import sys
@@ -16,68 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from ghrunner_vm.images.server import ImageService, serve
-from ghrunner_vm.simulator.server import Simulator
 from tests import guests
 from tests.harness import WAIT_SECONDS, Gate, children, proc
 from tests.lab import GHVM, Lab
-from tests.world import HOST, METADATA, OTHER_PUBLIC, PRIVATE, PUBLIC, ROUTER, World, second_uplink, world
+from tests.world import HOST, METADATA, OTHER_PUBLIC, PRIVATE, PUBLIC, ROUTER, World, second_uplink
 
-_READY_SECONDS = 60.0
 _TRY = r"""
 try() { echo "$1: $(timeout 10 wget -q -O - "http://$1/" 2>/dev/null || echo no)"; }
 """
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    Path("/var/lib/ghvm").mkdir(exist_ok=True)
-    with world(tmp_path_factory.mktemp("host")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def github(here: World) -> Iterator[Simulator]:
-    """The simulated GitHub on the loopback of the host."""
-    simulator = here.in_host(Simulator)
-    entered = here.in_host(simulator.__enter__)
-    with contextlib.ExitStack() as stack:
-        stack.push(simulator)
-        yield entered
-
-
-@pytest.fixture(scope="module")
-def server(here: World, images: Path, kept: Path) -> Iterator[ImageService]:
-    """The image server there."""
-    serving = serve(images, cache_dir=kept / "compressed")
-    service = here.in_host(serving.__enter__)
-    with contextlib.ExitStack() as stack:
-        stack.push(serving)
-        service.wait_ready(_READY_SECONDS)
-        yield service
-
-
-@pytest.fixture
-def lab(tmp_path: Path, here: World, github: Simulator, server: ImageService, warm_cache: Path) -> Iterator[Lab]:
-    """A host whose guests may reach the internet, and GitHub on its loopback."""
-    (tmp_path / "tmp").mkdir()
-    key = tmp_path / "key.pem"
-    key.touch(mode=0o600)
-    key.write_text(github.private_key_pem, encoding="utf-8")
-    reach = ("--egress-allow", f"127.0.0.1:{github.port}", "--resolvers", "127.0.0.1")
-    program = (*here.on_host, *GHVM)
-    lab = Lab(tmp_path, f"t{secrets.token_hex(4)}", github, server.url, warm_cache, program, reach)
-    yield lab
-    left = [*lab.leftovers(), *outside(here)]
-    lab.end_machines()
-    assert left == []
-
-
-def outside(here: World) -> list[str]:
-    """What of ours is left in the host's network: interfaces, tables, and routing for others."""
-    links = [link["ifname"] for link in json.loads(here.ip("-json", "link", "show")) if "ghvm" in link["ifname"]]
-    tables = [line for line in here.nft("list", "tables").splitlines() if "ghvm" in line and "guard" not in line]
-    return [*links, *tables]
 
 
 def tried(lab: Lab, *script: str, flags: tuple[str, ...] = ()) -> dict[str, str]:
@@ -210,7 +155,7 @@ def test_nothing_is_left_after_sigkill(lab: Lab, here: World) -> None:
             run.send(signal.SIGKILL)
             run.wait_exit()
         lab.let_go_and_collect()
-    assert outside(here) == []
+    assert here.ours() == []
     assert here.setting("ipv4/conf/eth0/forwarding") == "0"
     assert not [pid for pid in clerks if proc(pid, "cmdline")]
 

@@ -25,6 +25,7 @@ from ghrunner_vm.record import RECORD, encode_record, read_record
 from tests import guests
 from tests.harness import GhvmRun, wait_gone
 from tests.lab import Lab
+from tests.world import World
 
 _AT_ONCE = 2
 _LAUNCHERS = tuple(f"subprocess.Popen {name} #" for name in ("systemd-run", "/".join(Path(sys.executable).parts[-2:])))
@@ -62,8 +63,11 @@ class Mortals:
     They share as many user ids as there are runs at once: one that a dead run kept would be missed.
     """
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, here: World) -> None:
         self._lab = lab
+        self.here = here
+        # A host that routes anyway: else what a run has to do there depends on whether others are there.
+        here.in_host(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii"))
         base = str(1_000_000_000 + secrets.randbelow(500_000_000))
         self._users = {"GHVM_VM_UID_BASE": base, "GHVM_VM_UID_COUNT": str(_AT_ONCE)}
 
@@ -76,7 +80,7 @@ class Mortals:
 
     def run(self, lab: Lab, moment: str = "", *, cold: bool = False) -> contextlib.AbstractContextManager[GhvmRun]:
         """A `ghvm run` that dies at a moment, if one is given; `cold`: its cache is its own, and empty."""
-        program = (sys.executable, "-m", "tests.mortal", str(lab.directory / "journal"), moment)
+        program = (*self.here.on_host, sys.executable, "-m", "tests.mortal", str(lab.directory / "journal"), moment)
         flags = ("--images-cache-dir", str(_cold(lab))) if cold else ()
         return lab.run(*flags, program=program, env=self._users)
 
@@ -142,34 +146,37 @@ def _wait_machines_gone(lab: Lab) -> None:
                 os.close(pidfd)
 
 
-def _pull_again(lab: Lab) -> None:
+def _pull_again(lab: Lab, here: World) -> None:
     """The next pull uses or clears what a dead one left."""
     cache = _cold(lab)
-    with ImageServer(lab.images_url) as server:
-        store = ImageStore(cache)
-        commit = pull(store, server, guests.TINY).commit
-    assert store.has(commit, guests.TINY)
+    store = ImageStore(cache)
+
+    def pulled() -> str:
+        with ImageServer(lab.images_url) as server:
+            return pull(store, server, guests.TINY).commit
+
+    assert store.has(here.in_host(pulled), guests.TINY)
     staged = [path for path in (cache / ".staging").rglob("*") if path.is_file() and path.name != ".lock"]
     assert staged == []
 
 
 @pytest.mark.timeout(300)
-def test_a_run_that_is_killed_before_its_machine_starts(lab: Lab) -> None:
-    mortals = Mortals(lab)
+def test_a_run_that_is_killed_before_its_machine_starts(lab: Lab, here: World) -> None:
+    mortals = Mortals(lab, here)
 
     def kill(moment: str) -> None:
         mine = mortals.lab()
         with mortals.run(mine, moment, cold=True) as run:
             assert run.wait_exit() == -signal.SIGKILL, run.transcript()
         _collect(mine)
-        _pull_again(mine)
+        _pull_again(mine, here)
 
     _each(kill, mortals.story(cold=True).before_launch)
 
 
 @pytest.mark.timeout(300)
-def test_a_run_that_is_killed_once_its_machine_has_started(lab: Lab) -> None:
-    mortals = Mortals(lab)
+def test_a_run_that_is_killed_once_its_machine_has_started(lab: Lab, here: World) -> None:
+    mortals = Mortals(lab, here)
 
     def kill(moment: str) -> None:
         mine = mortals.lab()
