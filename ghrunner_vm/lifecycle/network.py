@@ -47,10 +47,19 @@ async def walled(
     building: Building, ssh_port: int | None, trouble: Callable[[str], None]
 ) -> AsyncIterator[GuestNetwork]:
     """A namespace of the run's own. Raises as `wall` does."""
-    async with wall(building, trouble) as standing:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            standing = await stack.enter_async_context(wall(building, trouble))
+        except PermanentError as error:
+            raise _or_open(error) if building.unprivileged else error from None
         if ssh_port is not None:
             await standing.forward_ssh(ssh_port)
         yield Walled(standing)
+
+
+def _or_open(error: PermanentError) -> PermanentError:
+    instead = "Or pass --allow-host-loopback: without a wall the guest reaches whatever this host reaches."
+    return PermanentError(error.brief, details=error.details, resolution=f"{error.resolution or ''} {instead}".strip())
 
 
 class Walled:
