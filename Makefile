@@ -9,6 +9,7 @@ help:
 	@echo "make demo              show the main job on this host"
 	@echo "make demo JOB='...'    with a job of your own"
 	@echo "make test              run all checks and tests"
+	@echo "make test-kvm          run the tests on KVM, in an emulated host"
 	@echo "make lint              run the checks only"
 
 .PHONY: demo
@@ -30,3 +31,7 @@ lint: setup-test
 test: lint
 	rm -f .coverage .coverage.*
 	.venv/bin/pytest --numprocesses=auto --dist=worksteal --cov --cov-report=term:skip-covered
+
+.PHONY: test-kvm
+test-kvm: setup-test
+	.venv/bin/pytest tests/kvm --durations=10
