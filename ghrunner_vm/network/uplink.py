@@ -41,7 +41,6 @@ class Host:
     """The interface that leads out; None if there is none at present."""
     mtu: int
     routes: tuple[IPv4Network, ...]
-    links: frozenset[str]
     own: tuple[IPv4Address, ...] = ()
     """The host's addresses, its loopback's apart."""
     routers: tuple[str, ...] = ()
@@ -66,7 +65,7 @@ def host(uplink: str | None = None) -> Host:
     mtu = links[chosen]["mtu"] if chosen in links else MTU
     own = tuple(address for name, link in links.items() if not _LINK.fullmatch(name) for address in _addresses(link))
     routers = tuple(dict.fromkeys(str(route["gateway"]) for route in routes if "gateway" in route))
-    return Host(chosen, mtu if isinstance(mtu, int) else MTU, networks, frozenset(links), own, routers, gateway)
+    return Host(chosen, mtu if isinstance(mtu, int) else MTU, networks, own, routers, gateway)
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,9 @@ def lease(state: Path, pool: IPv4Network, networks: Sequence[IPv4Network]) -> It
 def connected(outside: Outside, egress: Egress, known: Host, pid: int, state: Path) -> Iterator[Way]:
     """Connect the namespace of a process with the host."""
     link, host_end, our_end = outside.link, outside.transit[1], outside.transit[2]
-    if link in known.links:
-        _ip(f"link delete {link}")
+    if link in _links():  # a run that was killed: its namespace may just be going
+        with contextlib.suppress(GhvmError):
+            _ip(f"link delete {link}")
     _ip(f"link add {link} mtu {known.mtu} type veth peer name {rules.UP} mtu {known.mtu} netns {pid}")
     try:
         _set(f"ipv6/conf/{link}/disable_ipv6", "1")

@@ -84,7 +84,10 @@ class Wall:
         try:
             listening = socket.create_server((LOOPBACK, port))
         except OSError as error:
-            raise InfrastructureError(f"Port {port} cannot be opened", details=str(error)) from error
+            brief = f"Port {port} of this host's loopback is taken" if port else "No port could be opened"
+            raise InfrastructureError(
+                brief, details=error.strerror, resolution="Choose another --ssh-port, or leave it out."
+            ) from error
         listening.setblocking(False)
         self._ports.enter_context(listening)
         await self._ports.enter_async_context(_beside(functools.partial(forward, listening, self._inside.tcp)))
