@@ -234,7 +234,7 @@ def collect_garbage(settings: Settings, github: GitHub | None) -> Iterator[Colle
 
     sweep(config.state_directory(settings))
     if os.geteuid() == 0:
-        with contextlib.suppress(GhvmError, OSError):  # the next run, or the next gc, tries again
+        with contextlib.suppress(GhvmError, OSError):  # no nftables, or busy: the next run, or the next gc, tries again
             uplink.sweep(host_directory(settings))
     sockets = config.runtime_directories(settings)
     return collect(runs_directory(settings), sockets, client, bury=history(settings).keep)

@@ -136,7 +136,7 @@ class Settings(BaseModel):
     memory_reserve: Annotated[int, BeforeValidator(_size)] = Field(
         512 << 20, description=f"memory that machines leave to the host: {SIZE_FORMS}"
     )
-    memory_overcommit: float = Field(1.0, ge=0.01, le=100, description="how often the rest may be promised, 0.01 to 100")
+    memory_overcommit: float = Field(1.0, ge=0.01, le=100, description="how often it may be promised, 0.01 to 100")
     disk_overcommit: float = Field(1.0, ge=0.1, le=1000, description="how often free disk may be promised, 0.1 to 1000")
     vm_uid_base: Whole = Field(1_900_000_000, ge=100_000, le=4_000_000_000, description="a user id above 100000")
     vm_uid_count: Whole = Field(4096, ge=1, le=1_000_000, description="1 to 1000000")

@@ -12,6 +12,7 @@ FORMS = (
 GUEST_NETWORK = IPv4Network("10.0.2.0/24")
 """The network that a guest is in, whatever the host's are: that of QEMU's user network."""
 LOOPBACK = IPv4Network("127.0.0.0/8")
+_HOST = IPv4Network("127.0.0.1/32")
 PRIVATE = tuple(
     map(
         IPv4Network,
@@ -20,6 +21,7 @@ PRIVATE = tuple(
             "10.0.0.0/8",  # RFC 1918, as are 172.16 and 192.168
             "100.64.0.0/10",  # of carriers, RFC 6598
             "127.0.0.0/8",
+            "168.63.129.16/32",  # what Azure tells a host, and only a host
             "169.254.0.0/16",  # link-local, where clouds keep the credentials of a host, RFC 3927
             "172.16.0.0/12",
             "192.0.0.0/24",  # of protocols, RFC 6890
@@ -94,7 +96,8 @@ class Egress:
 
     def relays(self, port: int) -> bool:
         """Whether the guest may reach this port of the host's loopback."""
-        return any(low <= port <= high for low, high in self.relayed)
+        one = Entry(_HOST, (port, port))
+        return any(low <= port <= high for low, high in self.relayed) and not self._denied(one)
 
     def _denied(self, entry: Entry) -> bool:
         return any(denied.covers(entry) for denied in self.deny)
@@ -124,10 +127,21 @@ def check(egress: Egress) -> None:
                 f"{entry} cannot be denied by name: addresses have many names; deny its addresses"
             )
     for entry in egress.allow:
-        if egress._denied(entry):
-            raise ValueError(f"{entry} is both allowed and denied")
+        _check_allowed(entry, egress)
     if egress.mode == "listed" and not egress.allow:
         raise ValueError("only what is listed may be reached, and nothing is listed: not even GitHub could be")
+
+
+def _check_allowed(entry: Entry, egress: Egress) -> None:
+    if egress._denied(entry):
+        raise ValueError(f"{entry} is both allowed and denied")
+    if _in(entry, LOOPBACK) and not entry.covers(Entry(_HOST, entry.ports)):
+        raise ValueError(f"{entry}: of this host's loopback only 127.0.0.1 can be reached")
+
+
+def is_name(text: str) -> bool:
+    """Whether a text is one name, and not a pattern: what guests ask for may be anything."""
+    return _NAME.fullmatch(text) is not None and not text.startswith("*") and len(text) <= _LONGEST_NAME
 
 
 def _entry(text: str) -> Entry:

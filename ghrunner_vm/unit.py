@@ -65,8 +65,8 @@ RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
 SystemCallArchitectures=native
-# QEMU's own filter needs seccomp(2), and its view of the files mount(2).
-SystemCallFilter=@system-service @mount seccomp
+# QEMU's own filter needs seccomp(2), and its view of the files mount(2), or else Landlock.
+SystemCallFilter=@system-service @mount seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self
 
 [Install]
 WantedBy=multi-user.target

@@ -21,7 +21,7 @@ def add(file: Path, label: str, reached: Iterable[str], refused: Sequence[str]) 
 
     Runs that end at the same time must take turns. Raises UsageError if the file is no such list, and OSError.
     """
-    entries = sorted({*known(file), *reached})
+    entries = sorted({*known(file), *map(str, parse(reached))})
     lines = [*(f'    "{entry}",' for entry in entries), "]", *(f"# refused: {one}" for one in refused)]
     write_atomically(file, (_HEAD.format(label=label) + "\n".join(lines) + "\n").encode(), mode=0o644)
 

@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address
 
-from ghrunner_vm.egress import PRIVATE, Egress, Entry
+from ghrunner_vm.egress import PRIVATE, Egress, Entry, is_name
 from ghrunner_vm.errors import GhvmError
 from ghrunner_vm.network import rules
+from ghrunner_vm.threads import in_daemon_thread
 
 _MOST_OPEN = 8192
 _MOST_KNOWN = 16_384
+_MOST_AT_ONCE = 64
+"""Addresses of one answer."""
 
 Load = Callable[[str], object]
 Opening = tuple[IPv4Address, tuple[int, int]]
@@ -27,6 +30,8 @@ class Names:
         self._egress = egress
         self._load = load
         self._open: set[Opening] = set()
+        self._tried: set[Opening] = set()
+        """The same, and what the kernel refused: what overlaps with it is open."""
         self._turn = asyncio.Lock()
         self.known: dict[IPv4Address, str] = {}
         """The name by which the guest first learnt of each address."""
@@ -41,13 +46,13 @@ class Names:
         An address that cannot be opened stays closed, and its connections are refused like all others.
         """
         public = [address for address, _ in addresses if not any(address in network for network in PRIVATE)]
-        for address in public:
+        for address in public if is_name(name) else ():
             if len(self.known) < _MOST_KNOWN:
                 self.known.setdefault(address, name.lower())
         if self._egress.mode == "listed":
-            wanted = {(address, entry.ports) for address in public for entry in self._matching(name)}
+            wanted = {(address, entry.ports) for address in public[:_MOST_AT_ONCE] for entry in self._matching(name)}
             async with self._turn:
-                self._admit(wanted - self._open)
+                await in_daemon_thread(lambda: self._admit(wanted - self._tried), name="names")
 
     def _admit(self, new: set[Opening]) -> None:
         if not new or len(self._open) + len(new) > _MOST_OPEN or self._opened(new):
@@ -55,6 +60,7 @@ class Names:
         # One whose ports overlap with what another name has opened there is refused by the kernel, and all with it.
         for one in new:
             self._opened({one})
+        self._tried |= new
 
     def _opened(self, new: set[Opening]) -> bool:
         try:
@@ -62,6 +68,7 @@ class Names:
         except GhvmError:
             return False
         self._open |= new
+        self._tried |= new
         return True
 
     def _matching(self, name: str) -> list[Entry]:

@@ -26,7 +26,7 @@ UP = "up0"
 LINK = "ghvm"
 """Begins the name of each interface and table of ours on the host."""
 GUARD = "ghvm-guard"
-"""The table that keeps the host from routing for others what it has begun to route for guests."""
+"""Begins the name of the tables that keep the host from routing for others what it began to route for guests."""
 RELAY_PORT = 65535
 ONESHOT_PORT = 65534
 """Ports of the gateway's that are ours; the guest cannot reach the same ones of the host's loopback."""
@@ -35,6 +35,10 @@ _DESTINATIONS = "type ipv4_addr . inet_proto . inet_service"
 _REMEMBERED = 1024
 _CONNECTIONS = 16384
 """At once; more would fill the host's table of connections, which all of it shares."""
+_NEW_CONNECTIONS = "200/second burst 4096 packets"
+"""Those that were closed stay in that table for two minutes, and the count above leaves them out."""
+_QUESTIONS = "200/second burst 400 packets"
+"""Each is asked again of the host's own name server."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,16 @@ class Outside:
     """The host's interface; also the name of the table."""
     transit: IPv4Network
     """The few addresses between the host and the namespace."""
+
+    @property
+    def mark(self) -> int:
+        """Of the host's connections that are the guest's."""
+        return mark(self.link)
+
+
+def mark(link: str) -> int:
+    """The mark of the connections that come in by an interface of ours: `ghv` and its number."""
+    return 0x67680000 | int(link.removeprefix(LINK))
 
 
 def inside(egress: Egress, hosts: Sequence[IPv4Address] = (), *, learn: bool = False) -> str:
@@ -72,6 +86,7 @@ def inside(egress: Egress, hosts: Sequence[IPv4Address] = (), *, learn: bool = F
         "  type filter hook input priority filter; policy drop;",
         "  ct state established,related accept",
         f"  iifname {TAP} udp dport 67 accept",
+        f"  iifname {TAP} udp dport 53 limit rate over {_QUESTIONS} drop",
         f"  iifname {TAP} ip daddr {addresses.NAME_SERVER} meta l4proto {{ tcp, udp }} th dport 53 accept",
         f"  iifname {TAP} ip daddr {addresses.GATEWAY} tcp dport {ONESHOT_PORT} accept",
         f"  iifname {TAP} ct status dnat tcp dport {RELAY_PORT} accept",
@@ -87,6 +102,7 @@ def inside(egress: Egress, hosts: Sequence[IPv4Address] = (), *, learn: bool = F
         " }",
         " chain guest {",
         f"  ct count over {_CONNECTIONS} counter drop",
+        f"  limit rate over {_NEW_CONNECTIONS} counter drop",
         *(f"  {match} goto refuse" for match in _matches(egress.deny)),
         *(f"  {match} goto admit" for match in _matches(egress.networks)),
         f"  ip daddr {{ {', '.join(map(str, PRIVATE))} }} goto refuse",
@@ -110,6 +126,13 @@ def inside(egress: Egress, hosts: Sequence[IPv4Address] = (), *, learn: bool = F
         " chain leave {",
         "  type nat hook postrouting priority srcnat; policy accept;",
         f"  oifname {UP} masquerade",
+        " }",
+        "}",
+        # The table of neighbours is one for all namespaces: a guest must not fill it.
+        "table arp ghvm {",
+        " chain honest {",
+        "  type filter hook input priority filter; policy accept;",
+        f"  iifname {TAP} arp saddr ip != {addresses.GUEST} drop",
         " }",
         "}",
         "table ip6 ghvm {",
@@ -137,7 +160,16 @@ def outside(way: Outside, egress: Egress) -> str:
         f"  iifname {link} meta nfproto != ipv4 drop",
         f"  iifname {link} ip saddr != {way.transit} drop",
         f"  iifname {link} oifname {others} reject with icmpx type admin-prohibited",
+        # Once more, since the host may have put another destination into a packet after its namespace let it pass.
+        *(f"  iifname {link} {match} reject with icmpx type admin-prohibited" for match in _matches(egress.deny)),
+        *(f"  iifname {link} {match} goto marked" for match in _matches(egress.networks)),
+        f"  iifname {link} ip daddr {{ {', '.join(map(str, PRIVATE))} }} reject with icmpx type admin-prohibited",
+        f"  iifname {link} goto marked",
         f"  oifname {link} ct state != {{ established, related }} drop",
+        " }",
+        # By the mark the connections are found when the guest is gone.
+        " chain marked {",
+        f"  ct mark set {way.mark}",
         " }",
         " chain leave {",
         "  type nat hook postrouting priority srcnat; policy accept;",
@@ -147,15 +179,16 @@ def outside(way: Outside, egress: Egress) -> str:
     )
 
 
-def guard(uplink: str) -> str:
+def guard(uplink: str, number: int) -> str:
     """What the host must not route, although replies to guests made routing necessary on its `uplink`."""
     return _text(
-        *removed(GUARD),
-        f"table inet {GUARD} {{",
+        *removed(f"{GUARD}-{number}"),
+        f"table inet {GUARD}-{number} {{",
         " chain forward {",
         "  type filter hook forward priority filter - 1; policy accept;",
+        "  meta nfproto != ipv4 accept",  # which is as it was
         "  ct status dnat accept",  # of whoever publishes ports of containers
-        f'  iifname "{uplink}" oifname != "{LINK}*" ct state new drop',
+        f'  iifname "{uplink}" oifname != "{LINK}*" ct state != {{ established, related }} drop',
         " }",
         "}",
     )

@@ -16,7 +16,7 @@ from ghrunner_vm import process
 from ghrunner_vm.egress import Egress
 from ghrunner_vm.errors import GhvmError, InfrastructureError, PermanentError
 from ghrunner_vm.files import Locked, lock
-from ghrunner_vm.network import rules
+from ghrunner_vm.network import conntrack, routing, rules
 from ghrunner_vm.network.rules import Outside
 
 TRANSIT_PREFIX = 30
@@ -29,7 +29,8 @@ _TABLES = 1_980_000
 """The numbers of our routing rules and tables begin here, see ip-rule(8)."""
 _WIDE = 8
 """Routes of shorter prefixes are ways to the whole internet, whatever they are called."""
-_SYSCTL = Path("/proc/sys/net")
+_WORLD = "198.41.0.4"
+"""An address far away: that of a root name server."""
 _LINK = re.compile(rf"{rules.LINK}\d+")
 
 
@@ -45,12 +46,12 @@ class Host:
     """The host's addresses, its loopback's apart."""
     routers: tuple[str, ...] = ()
     """Where its routes lead to."""
-    gateway: str | None = None
-    """Where an uplink leads that a person has chosen: it may not be the one that the host itself uses."""
+    chosen: str | None = None
+    """How an uplink leads out that a person has chosen: it may not be the one that the host itself uses."""
 
 
 def host(uplink: str | None = None) -> Host:
-    """The host's networks. Without `uplink` it is the interface of the route with the lowest metric to everywhere."""
+    """The host's networks. Without `uplink` it is the one by which the host goes out."""
     routes = _json("ip", "-json", "-4", "route", "show", "table", "all")
     links = {str(link["ifname"]): link for link in _json("ip", "-json", "-4", "address", "show")}
     if uplink is not None and uplink not in links:
@@ -59,13 +60,13 @@ def host(uplink: str | None = None) -> Host:
             details=f"There are {', '.join(sorted(links))}.",
             resolution="Set uplink to one of them, or leave it out: then it is the one of the default route.",
         )
-    chosen = uplink or _default(routes)
-    gateway = None if uplink is None else _gateway(routes, uplink)
+    chosen = uplink or _default()
+    way = None if uplink is None else _way(routes, uplink)
     networks = tuple(network for route in routes if (network := _network(route)) is not None)
     mtu = links[chosen]["mtu"] if chosen in links else MTU
     own = tuple(address for name, link in links.items() if not _LINK.fullmatch(name) for address in _addresses(link))
     routers = tuple(dict.fromkeys(str(route["gateway"]) for route in routes if "gateway" in route))
-    return Host(chosen, mtu if isinstance(mtu, int) else MTU, networks, own, routers, gateway)
+    return Host(chosen, mtu if isinstance(mtu, int) else MTU, networks, own, routers, way)
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,14 @@ def connected(outside: Outside, egress: Egress, known: Host, pid: int, state: Pa
             _ip(f"link delete {link}")
     _ip(f"link add {link} mtu {known.mtu} type veth peer name {rules.UP} mtu {known.mtu} netns {pid}")
     try:
-        _set(f"ipv6/conf/{link}/disable_ipv6", "1")
-        _set(f"ipv4/conf/{link}/forwarding", "1")
+        routing.put(f"ipv6/conf/{link}/disable_ipv6", "1")
+        routing.put(f"ipv4/conf/{link}/forwarding", "1")
         _nft(rules.outside(outside, egress))
         _ip(f"address add {host_end}/{TRANSIT_PREFIX} dev {link}\nlink set {link} up")
         if known.uplink is not None:
-            _route_replies(known.uplink, state)
-        if known.gateway is not None:
-            _ip(_by_uplink(link, known.uplink, known.gateway))
+            routing.begin(known.uplink, state, _nft)
+        if known.chosen is not None:
+            _ip(_by_uplink(link, known.chosen))
         yield Way(
             known.mtu,
             (
@@ -138,12 +139,12 @@ def connected(outside: Outside, egress: Egress, known: Host, pid: int, state: Pa
             sweep(state)
 
 
-def _by_uplink(link: str, uplink: str | None, gateway: str) -> str:
-    """Routing of its own for what comes from a guest: what the host has a closer route for, else its uplink."""
-    table = _TABLES + int(link.removeprefix(rules.LINK))
+def _by_uplink(link: str, way: str) -> str:
+    """Routing of its own for what comes from a guest: what the host has a closer route for, else a way."""
+    table = _table(link)
     return "\n".join(
         (
-            f"route replace default via {gateway} dev {uplink} table {table}",
+            f"route replace default {way} table {table}",
             f"rule add iif {link} priority {_RULES} lookup main suppress_prefixlength 0",
             f"rule add iif {link} priority {_RULES + 1} lookup {table}",
         )
@@ -159,51 +160,29 @@ def _delete(link: str) -> None:
     for rule in _json("ip", "-json", "-4", "rule", "show"):
         if rule.get("iif") == link:
             with contextlib.suppress(GhvmError):
-                _ip(f"rule delete iif {link} priority {rule['priority']}")
+                _ip(f"rule delete iif {link} priority {rule['priority']}\nroute flush table {_table(link)}")
+    with contextlib.suppress(OSError):
+        conntrack.forget(rules.mark(link))
+
+
+def _table(link: str) -> int:
+    return _TABLES + int(link.removeprefix(rules.LINK))
 
 
 def sweep(state: Path) -> None:
-    """Remove what dead runs have left, and stop to route once no guest is there."""
-    try:
-        tables = _tables()
-    except process.CommandMissing:
-        return  # then there has never been one of ours
-    if not tables:
-        return
-    for link in tables - {rules.GUARD}:
+    """Remove what dead runs have left, and stop to route once no guest is there. Raises GhvmError and OSError."""
+    if not (state / _LEASES).exists():
+        return  # there has never been a run
+    for link in _tables() | {link for link in _links() if _LINK.fullmatch(link)}:
         with contextlib.suppress(Locked, FileNotFoundError), _leased(state / _LEASES, link):
             _delete(link)
-    if rules.GUARD in tables:
-        _stop_routing(state)
+    if not any(_LINK.fullmatch(link) for link in _links()):
+        routing.end(state, _nft)
 
 
 def _leased(directory: Path, link: str) -> contextlib.AbstractContextManager[int]:
     """Hold a lease. Raises Locked if a run holds it."""
     return lock(directory / link, wait=False)
-
-
-def _route_replies(uplink: str, state: Path) -> None:
-    """Have the host route what comes in at its uplink to guests, and nothing else that it has not routed before.
-
-    The kernel asks the interface that a packet came in by whether it may be routed at all (ip-sysctl.rst, forwarding).
-    """
-    with lock(state / "network.lock"):
-        if _get(f"ipv4/conf/{uplink}/forwarding") != "1":
-            _nft(rules.guard(uplink))
-            _set(f"ipv4/conf/{uplink}/forwarding", "1")
-
-
-def _stop_routing(state: Path) -> None:
-    with lock(state / "network.lock"):
-        links = _links()
-        if any(_LINK.fullmatch(link) for link in links):
-            return
-        guarded = re.search(
-            r'iifname "([^"]+)" oifname', process.run(["nft", "list", "table", "inet", rules.GUARD], timeout=_SECONDS)
-        )
-        if guarded and guarded[1] in links and _get("ipv4/ip_forward") != "1":
-            _set(f"ipv4/conf/{guarded[1]}/forwarding", "0")
-        _nft("\n".join(rules.removed(rules.GUARD)))
 
 
 def _links() -> set[str]:
@@ -213,19 +192,23 @@ def _links() -> set[str]:
 def _tables() -> set[str]:
     document = json.loads(process.run(["nft", "-j", "list", "tables"], timeout=_SECONDS))
     names = {one["table"]["name"] for one in document["nftables"] if one.get("table", {}).get("family") == "inet"}
-    return {name for name in names if _LINK.fullmatch(name) or name == rules.GUARD}
+    return {name for name in names if _LINK.fullmatch(name)}
 
 
-def _default(routes: Sequence[dict[str, object]]) -> str | None:
-    ways = [route for route in routes if route.get("dst") == "default" and "dev" in route and "table" not in route]
-    ways.sort(key=lambda route: int(str(route.get("metric", 0))))
-    return str(ways[0]["dev"]) if ways else None
+def _default() -> str | None:
+    """The interface by which the host reaches the world; only the kernel knows that for sure, and it sends nothing."""
+    try:
+        (way,) = _json("ip", "-json", "-4", "route", "get", _WORLD)
+    except (process.CommandFailed, ValueError):
+        return None
+    return str(way["dev"]) if way.get("dev") not in (None, "lo") else None
 
 
-def _gateway(routes: Sequence[dict[str, object]], uplink: str) -> str:
+def _way(routes: Sequence[dict[str, object]], uplink: str) -> str:
+    """How an uplink that a person has chosen leads out."""
     for route in routes:
-        if route.get("dst") == "default" and route.get("dev") == uplink and "gateway" in route:
-            return str(route["gateway"])
+        if route.get("dst") == "default" and route.get("dev") == uplink and "table" not in route:
+            return f"via {route['gateway']} dev {uplink}" if "gateway" in route else f"dev {uplink}"
     raise PermanentError(
         f"The network interface {uplink} has no default route",
         resolution=f"Add one (perhaps with a high metric): ip route add default via GATEWAY dev {uplink} metric 1000",
@@ -262,19 +245,3 @@ def _ip(lines: str) -> None:
 def _nft(text: str) -> None:
     with process.begin(["nft", "-f", "-"]) as program:
         program.finish(text, timeout=_SECONDS)
-
-
-def _get(name: str) -> str:
-    return (_SYSCTL / name).read_text(encoding="ascii").strip()
-
-
-def _set(name: str, value: str) -> None:
-    path = _SYSCTL / name
-    try:
-        if path.exists():  # a kernel without IPv6 has nothing to be switched off
-            path.write_text(value, encoding="ascii")
-    except OSError as error:
-        raise PermanentError(
-            f"net.{name.replace('/', '.')} cannot be set: {error.strerror}",
-            resolution="As a service, ghvm needs ProtectKernelTunables=no: write its unit anew with `ghvm systemd`.",
-        ) from error

@@ -109,8 +109,8 @@ def test_it_can_write_nowhere(output: int) -> None:
 
 
 def test_its_network_is_empty(output: int) -> None:
-    lines = _inside("tail -n +3 /proc/self/net/dev; uname -n", output)
-    assert [line.split(":")[0].strip() for line in lines] == ["lo", "cell"]
+    lines = _inside("tail -n +3 /proc/self/net/dev", output)
+    assert [line.split(":")[0].strip() for line in lines] == ["lo"]
 
 
 def test_the_hosts_network_on_demand(output: int) -> None:

@@ -80,6 +80,7 @@ def test_nothing_else_comes_out_of_any_text(text: str) -> None:
         ("internet", ["10.1.2.3:443"], ["10.0.0.0/8"], "10.1.2.3:443 is both allowed and denied"),
         ("internet", ["10.1.2.3"], ["10.1.2.3"], "both"),
         ("listed", [], [], "nothing is listed"),
+        ("internet", ["127.0.0.53:53"], [], "only 127.0.0.1 can be reached"),
     ],
 )
 def test_policies_that_contradict_themselves(mode: egress.Mode, allow: list[str], deny: list[str], why: str) -> None:
@@ -105,5 +106,7 @@ def test_the_hosts_loopback_is_relayed_and_not_routed() -> None:
     policy = Egress(allow=parse(["127.0.0.1:5000", "127.0.0.0/8:80-90", "10.1.2.3", "github.com"]))
     assert policy.relayed == ((5000, 5000), (80, 90))
     assert [port for port in (79, 80, 90, 91, 5000) if policy.relays(port)] == [80, 90, 5000]
+    holed = Egress(allow=parse(["127.0.0.0/8"]), deny=parse(["127.0.0.1:5432", "127.0.0.0/8:22"]))
+    assert [port for port in (22, 80, 5432) if holed.relays(port)] == [80]
     assert [str(entry) for entry in policy.networks] == ["10.1.2.3"]
     assert [str(entry) for entry in policy.names] == ["github.com"]

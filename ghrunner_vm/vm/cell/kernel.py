@@ -85,11 +85,6 @@ def unshare(flags: int) -> None:
     _checked(int(_libc.unshare(flags)))
 
 
-def rename_host(name: bytes) -> None:
-    """The host's name in our namespace."""
-    _checked(int(_libc.sethostname(name, ctypes.c_size_t(len(name)))))
-
-
 def keep_mounts_to_ourselves() -> None:
     """Nothing that is mounted from now on is seen in another namespace, nor the other way round."""
     _checked(int(_libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)))

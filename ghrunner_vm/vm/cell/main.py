@@ -2,6 +2,7 @@
 `NOFILE=4096`; what follows `--` is what it becomes. If there can be no walls, its last line begins with COMPLAINT.
 """
 
+import errno
 import os
 import resource
 import sys
@@ -10,6 +11,7 @@ from ghrunner_vm.vm.cell import kernel, landlock, view
 
 COMPLAINT = "ghvm cannot wall in the VMM: "
 _FAILED = 125
+_KNOWS_NETWORKS = 4  # Landlock of Linux 6.7: TCP; see landlock(7)
 _SIGKILL, _SIGPIPE, _SIGXFSZ = 9, 13, 25
 
 
@@ -65,6 +67,8 @@ def _wall_in(words: list[list[str]]) -> None:
         abi = landlock.version()
     except OSError as error:
         raise OSError(error.errno, f"namespaces: {refusal}; Landlock: {error.strerror}") from error
+    if own_network and abi < _KNOWS_NETWORKS:
+        raise OSError(errno.ENOSYS, f"namespaces: {refusal}; Landlock {abi} cannot keep it from the network")
     sys.stderr.write(f"no namespaces of its own ({refusal}), Landlock {abi} instead\n")
     landlock.restrict([*view.SYSTEM, *seen], devices, own_network=own_network)
 
@@ -81,4 +85,6 @@ def _refusal(seen: list[str], devices: list[str], own_network: bool) -> str | No
         finally:
             os._exit(_FAILED)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code < 0:
+        return f"signal {-code}, from a filter of system calls"
     return os.strerror(code) if code else None

@@ -12,7 +12,6 @@ from ghrunner_vm.vm.cell import kernel
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/alternatives")
 
 _APART = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
-_NAME = b"cell"
 _STAGE = "/tmp"  # noqa: S108 only a place to mount upon, seen by us alone, that every system has
 _PROCESS = "/proc/self"
 
@@ -27,7 +26,6 @@ def enter(places: Iterable[str], devices: Iterable[str], *, own_network: bool) -
         kernel.unshare(apart)
     else:
         _unshare_as_ourselves(apart)
-    kernel.rename_host(_NAME)
     kernel.keep_mounts_to_ourselves()
     _furnish([*SYSTEM, *places], devices)
     kernel.make_root(_STAGE)

@@ -6,6 +6,7 @@ Real namespaces, a real guest whose jobs run as root, and a small internet that 
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess  # noqa: TID251 the tests look at what ghvm prints
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ghrunner_vm.network import rules
 from tests import guests
 from tests.harness import WAIT_SECONDS, Gate, children, proc
 from tests.lab import GHVM, Lab
@@ -209,6 +211,51 @@ def test_networks_of_the_host_in_the_pool(lab: Lab, here: World) -> None:
         assert "network-pool" in str(run.lines[-1].facts["resolution"])
     finally:
         here.ip("address", "delete", "198.18.0.1/29", "dev", "lo")
+
+
+def test_what_the_host_redirects_is_judged_again(lab: Lab, here: World) -> None:
+    """As Docker does with the published port of a container."""
+    here.nft(
+        "add table ip published; add chain ip published in { type nat hook prerouting priority dstnat; };"
+        f"add rule ip published in ip daddr {OTHER_PUBLIC} tcp dport 80 dnat to {PRIVATE}"
+    )
+    try:
+        assert tried(lab, f"try {OTHER_PUBLIC}", f"try {PUBLIC}") == {OTHER_PUBLIC: "no", PUBLIC: f"this is {PUBLIC}"}
+    finally:
+        here.nft("delete table ip published")
+
+
+def test_the_hosts_table_of_connections_forgets_a_guest(lab: Lab, here: World) -> None:
+    with gate(here) as (barrier, flags), lab.run(*flags, image=guests.ROOT) as run:
+        lab.job(f"{_TRY}\ntry {PUBLIC}\n{barrier.command}")
+        barrier.wait_reached()
+        assert here.in_host(marked) > 0
+        barrier.open()
+        assert run.wait_exit() == 0
+    assert here.in_host(marked) == 0
+
+
+def marked() -> int:
+    """Connections of guests in the kernel's table, of this thread's namespace."""
+    table = Path("/proc/thread-self/net/nf_conntrack").read_text(encoding="ascii")
+    return sum(f" mark={rules.mark(f'ghvm{number}')} " in line for line in table.splitlines() for number in range(4))
+
+
+def test_a_host_that_did_not_route_does_so_for_guests_only(lab: Lab, here: World) -> None:
+    """Also while two uplinks are in use, and if somebody flushes all packet filters meanwhile."""
+    with second_uplink(here):
+        with gate(here) as (barrier, flags), lab.run(*flags) as run:
+            lab.job(barrier.command)
+            barrier.wait_reached()
+            assert tried(lab, f"try {PUBLIC}", flags=("--uplink", "eth1")) == {PUBLIC: "this is the other world"}
+            tables = here.nft("list", "tables")
+            assert len(re.findall(r"ghvm-guard-\d+", tables)) == 2
+            assert [here.setting(f"ipv4/conf/{name}/forwarding") for name in ("eth0", "eth1")] == ["1", "1"]
+            here.nft("flush", "ruleset")
+            barrier.open()
+            assert run.wait_exit() == 0
+        assert [here.setting(f"ipv4/conf/{name}/forwarding") for name in ("eth0", "eth1")] == ["0", "0"]
+    assert here.ip("route", "show", "table", "1980000") == ""
 
 
 def test_no_network_at_all(lab: Lab) -> None:
