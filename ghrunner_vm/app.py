@@ -24,6 +24,7 @@ from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore, LeasedImage
 from ghrunner_vm.images.watch import newer
 from ghrunner_vm.ledger import Ledger
+from ghrunner_vm.lifecycle import learning
 from ghrunner_vm.lifecycle.backoff import BackOff, counter
 from ghrunner_vm.lifecycle.gc import Collected, collect, sweep
 from ghrunner_vm.lifecycle.network import Connect, unplugged, walled, walled_or_open
@@ -122,6 +123,12 @@ def check_settings(settings: Settings) -> None:
             resolution="Run it as root, or leave --network out: an ordinary user's guests go out by slirp4netns.",
         )
     _check_socket_path(config.runtime_directory(settings))
+    try:
+        egress.parse((*settings.egress_allow, *settings.egress_deny), settings.egress_sets)
+    except ValueError as error:
+        raise UsageError(f"egress-allow or egress-deny cannot be used: {error}") from error
+    if settings.egress_learn is not None:
+        learning.check(settings.egress_learn)
 
 
 def back_off(settings: Settings, spec_file: Path) -> BackOff:

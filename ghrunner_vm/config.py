@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,7 +74,13 @@ def _destinations(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+def _addresses(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        ip_address(value)
+    return values
+
+
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_addresses)]
 Destinations = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_destinations)]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 AnyPath = Annotated[Path, BeforeValidator(_expand)]
@@ -121,7 +127,7 @@ class Settings(BaseModel):
     network_pool: IPv4Network = Field(
         IPv4Network("198.18.0.0/16"), description="an IPv4 network of at least four addresses that is used nowhere here"
     )
-    resolvers: Words = Field((), description="IPv4 or IPv6 addresses of name servers")
+    resolvers: Addresses = Field((), description="IPv4 or IPv6 addresses of name servers")
     egress: Mode = Field("internet", description="internet or listed")
     egress_allow: Destinations = Field((), description=f"a list, each {DESTINATION_FORMS}")
     egress_deny: Destinations = Field((), description=f"a list, each {DESTINATION_FORMS}")

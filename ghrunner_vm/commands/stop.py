@@ -40,7 +40,7 @@ def stop(
 
     RUN may be the beginning of a name. Ctrl-C ends the wait only: the drain goes on. The exit code is 0 if all ended
     as asked for, 4 if one could not be asked or has not ended within the timeout, and that of a run which ended badly
-    (`ghvm run --help`).
+    (`ghvm --help`).
 
     \b
     Examples:

@@ -1,5 +1,6 @@
 """Lists of what jobs reach, as a person can put them into the configuration (`ghvm run --egress-learn`)."""
 
+import os
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,19 @@ def add(file: Path, label: str, reached: Iterable[str], refused: Sequence[str]) 
     entries = sorted({*known(file), *map(str, parse(reached))})
     lines = [*(f'    "{entry}",' for entry in entries), "]", *(f"# refused: {one}" for one in refused)]
     write_atomically(file, (_HEAD.format(label=label) + "\n".join(lines) + "\n").encode(), mode=0o644)
+
+
+def check(file: Path) -> None:
+    """Raise UsageError unless a list can be kept in `file`."""
+    try:
+        known(file)
+        writable = os.access(file.absolute().parent, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise UsageError(
+            f"What guests reach cannot be written to {file}", resolution="Name a file in a directory that is there."
+        )
 
 
 def known(file: Path) -> list[str]:

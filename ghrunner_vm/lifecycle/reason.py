@@ -99,6 +99,7 @@ _MAY_HAVE_CAUSE = frozenset(
     )
 )
 _SUCCEEDED = "Succeeded"
+_GATEWAY = "10.0.2.2:"
 
 _MORE_RAM = 'Give the machine more memory ("ram" in the spec), or let the job use less.'
 _MORE_DISK = 'Give the machine a larger disk ("root-disk" in the spec), or let the job write less.'
@@ -110,10 +111,26 @@ def why(record: RunRecord, said: LastWords, *, rebooted: bool = False) -> Why:
     outcome = _BY_LABEL.get(record.outcome or "")
     if outcome is None:
         return _not_run(record) if record.failure is not None else _killed(record, rebooted=rebooted)
-    named = _named_by_guest(record, outcome, said) or _named_by_host(record, outcome)
+    named = _walled_off(record, outcome, said) or _named_by_guest(record, outcome, said)
+    named = named or _named_by_host(record, outcome)
     return named or Why(
         _OF_OUTCOME[outcome], _words(record, outcome), _evidence(outcome, said), _advice(record, outcome)
     )
+
+
+def _walled_off(record: RunRecord, outcome: Outcome, said: LastWords) -> Why | None:
+    """A runner that failed before it had a job, and whose guest was refused something: that may be all it lacked."""
+    if outcome is not Outcome.LISTENER_FAILED or record.job or not (record.refused and record.refused.destinations):
+        return None
+    destination = next(iter(record.refused.destinations))
+    words = f"{_words(record, outcome)}; its guest was refused {destination}"
+    advice = f"If the runner needs that, allow it: --egress-allow {_as_entry(destination)}"
+    return Why(Reason.NETWORK, words, _evidence(outcome, said), advice)
+
+
+def _as_entry(destination: str) -> str:
+    """`tcp 10.0.2.2:80` as a person writes it: at the gateway's address the guest finds the host's loopback."""
+    return destination.split()[-1].replace(_GATEWAY, "127.0.0.1:")
 
 
 def _named_by_guest(record: RunRecord, outcome: Outcome, said: LastWords) -> Why | None:
@@ -173,6 +190,8 @@ def _words(record: RunRecord, outcome: Outcome) -> str:
 def _evidence(outcome: Outcome, said: LastWords) -> tuple[str, ...]:
     if outcome in (Outcome.PANICKED, Outcome.BOOT_FAILED):
         return _matching(_PANIC, said.console)
+    if outcome is Outcome.LISTENER_FAILED:
+        return tuple(said.runner.splitlines()[-5:])
     if outcome in (Outcome.VMM_CRASHED, Outcome.VMM_SILENT):
         return tuple(said.vmm.splitlines()[-5:])
     return ()

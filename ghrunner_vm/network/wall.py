@@ -61,12 +61,28 @@ class Refusals:
     """Such as `tcp 10.0.0.5:22`, with how often; the first of them only."""
 
 
+class Relays:
+    """Which ports of the host's loopback the guest may use, and which it has used."""
+
+    def __init__(self, egress: Egress) -> None:
+        self._egress = egress
+        self.used: set[int] = set()
+
+    def permit(self, port: int) -> bool:
+        """Whether it may; then it does."""
+        permitted = self._egress.relays(port)
+        if permitted:
+            self.used.add(port)
+        return permitted
+
+
 class Wall:
     """A network that stands. It holds one guest."""
 
-    def __init__(self, inside: Namespace, tap: int, mtu: int, names: Names) -> None:
+    def __init__(self, inside: Namespace, tap: int, mtu: int, names: Names, relays: Relays) -> None:
         self._inside = inside
         self._names = names
+        self._relays = relays
         self.tap = tap
         self.mtu = mtu
         self._ports: contextlib.AsyncExitStack = contextlib.AsyncExitStack()
@@ -102,7 +118,8 @@ class Wall:
         """The entries of a list that would let pass all that did pass so far, if the wall was built to learn it."""
         listed = self._inside.run(["nft", "-j", "list", "set", "ip", rules.TABLE, rules.SEEN])
         elements = _elements(json.loads(listed)["nftables"], rules.SEEN)
-        return learnt([(IPv4Address(address), port) for (address, _, port), _ in elements], self._names.known)
+        seen = [(IPv4Address(address), port) for (address, _, port), _ in elements]
+        return sorted([*learnt(seen, self._names.known), *(f"{LOOPBACK}:{port}" for port in self._relays.used)])
 
     async def aclose(self) -> None:
         await self._ports.aclose()
@@ -125,9 +142,10 @@ async def wall(building: Building, trouble: Tell) -> AsyncIterator[Wall]:
         way = stack.enter_context(_way(building, known, inside.pid))
         _furnish(inside, way)
         names = Names(building.egress, functools.partial(inside.run, ["nft", "-f", "-"]))
-        for service in _services(inside, way, building, names, trouble, stack):
+        relays = Relays(building.egress)
+        for service in _services(inside, way, building, names, relays, trouble, stack):
             await stack.enter_async_context(_beside(service, trouble))
-        standing = Wall(inside, tap, way.mtu, names)
+        standing = Wall(inside, tap, way.mtu, names, relays)
         stack.push_async_callback(standing.aclose)
         yield standing
 
@@ -163,6 +181,7 @@ def _services(
     way: Way,
     building: Building,
     names: Names,
+    relays: Relays,
     trouble: Tell,
     stack: contextlib.AsyncExitStack,
 ) -> tuple[Service, ...]:
@@ -174,7 +193,7 @@ def _services(
     return (
         functools.partial(serve_dhcp, dhcp, lease(way.mtu)),
         functools.partial(serve_dns, dns, dns_tcp, Upstream(building.resolvers), names, trouble),
-        functools.partial(serve_relay, relay, building.egress.relays, trouble),
+        functools.partial(serve_relay, relay, relays.permit, trouble),
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,3 +168,16 @@ def test_no_bar_for_nothing() -> None:
 
     with Meter(bar, "pulling"):
         pass
+
+
+def test_where_nothing_can_be_written_nothing_is_to_be_learnt(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text("egress-allow = 3", encoding="utf-8")
+    for file in (tmp_path / "missing/learnt.toml", tmp_path, tmp_path / "other.toml"):
+        with pytest.raises(UsageError, match=re.escape(str(file))):
+            app.check_settings(settings(state_dir=tmp_path, egress_learn=file))
+
+
+def test_a_name_server_is_an_address() -> None:
+    assert settings(resolvers="192.0.2.1, ::1").resolvers == ("192.0.2.1", "::1")
+    with pytest.raises(UsageError, match="resolvers"):
+        settings(resolvers="nonsense")

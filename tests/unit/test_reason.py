@@ -5,7 +5,7 @@ import pytest
 from ghrunner_vm.errors import ExitCode
 from ghrunner_vm.lifecycle.outcome import Outcome
 from ghrunner_vm.lifecycle.reason import LastWords, Reason, Why, why
-from ghrunner_vm.record import FailureRecord, ProcessRecord, RunRecord
+from ghrunner_vm.record import FailureRecord, ProcessRecord, RefusedRecord, RunRecord
 
 OOM = "[   12.3] Out of memory: Killed process 321 (node) total-vm:1234kB"
 FULL = "tar: write error: No space left on device"
@@ -97,6 +97,20 @@ def test_the_classes_that_are_looked_for_exist() -> None:
 
     known = {*vars(faults), *vars(limits), *vars(transport), *vars(errors), *vars(of_images)}
     assert {*reason._UNREACHABLE, *reason._NO_ROOM} <= known
+
+
+def test_a_runner_that_was_walled_off() -> None:
+    refused = RefusedRecord.of(packets=30, spoofed=0, destinations={"tcp 10.0.2.2:8321": 30})
+    lost = record(Outcome.LISTENER_FAILED, refused=refused)
+    found = why(lost, LastWords(runner="Runner connect error: no answer"))
+    assert found == Why(
+        Reason.NETWORK,
+        f"{Outcome.LISTENER_FAILED.words}; its guest was refused tcp 10.0.2.2:8321",
+        ("Runner connect error: no answer",),
+        "If the runner needs that, allow it: --egress-allow 127.0.0.1:8321",
+    )
+    had_a_job = lost.model_copy(update={"job": "build"})
+    assert why(had_a_job, LastWords()).reason is Reason.GUEST_FAILED
 
 
 def test_a_vmm_that_somebody_killed_tells_of_the_hosts_memory() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ghrunner_vm import app, spec
+from ghrunner_vm import app, config, spec
 from ghrunner_vm.commands.options import PATH
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import GhvmError, UsageError
@@ -29,6 +29,7 @@ def check(files: tuple[Path, ...]) -> None:
 def _good(console: Console, file: Path) -> bool:
     try:
         described = spec.load(file)
+        app.egress_policy(config.load({}), described)
         app.check_host(described, lambda words: console.warn(f"{file}: {words}"))
     except GhvmError as error:
         console.error(error)

@@ -99,7 +99,8 @@ def test_what_a_guest_reached_is_learnt(lab: Lab) -> None:
     for places in (("public.example", METADATA), (OTHER_PUBLIC,)):
         tried(lab, *(f"try {place}" for place in places), flags=("--egress-learn", str(list_)))
     learnt = tomllib.loads(list_.read_text())
-    assert learnt == {"egress": "listed", "egress-allow": [f"{OTHER_PUBLIC}:80", "public.example:80"]}
+    github = f"127.0.0.1:{lab.sim.port}"
+    assert learnt == {"egress": "listed", "egress-allow": [github, f"{OTHER_PUBLIC}:80", "public.example:80"]}
     flags = [flag for entry in learnt["egress-allow"] for flag in ("--egress-allow", entry)]
     found = tried(lab, "try public.example", f"try {METADATA}", flags=("--egress", "listed", *flags))
     assert found == {"public.example": f"this is {PUBLIC}", METADATA: "no"}
