@@ -34,9 +34,11 @@ def begin(uplink: str, state: Path, load: Load) -> None:
         put(f"ipv4/conf/{uplink}/forwarding", "1")
 
 
-def end(state: Path, load: Load) -> None:
-    """Stop it at all uplinks where `begin` has begun it."""
+def end(state: Path, load: Load, needed: Callable[[], bool]) -> None:
+    """Stop it at all uplinks where `begin` has begun it, unless it is still needed."""
     with _records(state) as records:
+        if needed():
+            return
         for record in list(records.iterdir()):
             number = _switched_on(record)
             if number is not None:

@@ -176,8 +176,7 @@ def sweep(state: Path) -> None:
     for link in _tables() | {link for link in _links() if _LINK.fullmatch(link)}:
         with contextlib.suppress(Locked, FileNotFoundError), _leased(state / _LEASES, link):
             _delete(link)
-    if not any(_LINK.fullmatch(link) for link in _links()):
-        routing.end(state, _nft)
+    routing.end(state, _nft, lambda: any(_LINK.fullmatch(link) for link in _links()))
 
 
 def _leased(directory: Path, link: str) -> contextlib.AbstractContextManager[int]:
