@@ -67,6 +67,8 @@ LockPersonality=yes
 SystemCallArchitectures=native
 # QEMU's own filter needs seccomp(2), and its view of the files mount(2), or else Landlock.
 SystemCallFilter=@system-service @mount seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self
+# A program that tries what is not listed is refused, and can do without it; else it would be killed.
+SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target
