@@ -98,6 +98,16 @@ def test_it_sees_the_system_and_nothing_else_of_the_host(output: int) -> None:
     assert set(lines) - system == {"dev", "etc", "proc", "null", "zero", "urandom", "ld.so.cache", "alternatives"}
 
 
+def test_a_services_umask_closes_nothing_in_it(output: int) -> None:
+    """QEMU's own user must get to its devices."""
+    before = os.umask(0o077)
+    try:
+        modes = _inside("stat -c %a / /dev /etc /proc", output)
+    finally:
+        os.umask(before)
+    assert modes == ["755"] * 4
+
+
 def test_it_sees_no_other_process(output: int) -> None:
     own, *seen = _inside("echo $$; ls -A /proc", output)
     assert sorted(seen) == sorted([own, "self"])

@@ -21,6 +21,8 @@ def enter(places: Iterable[str], devices: Iterable[str], *, own_network: bool) -
 
     An ordinary user does it in a user namespace that knows no other user, so not even root.
     """
+    # A service's umask would close what is made here to QEMU's own user.
+    os.umask(0o022)
     apart = _APART | (kernel.CLONE_NEWNET if own_network else 0)
     if os.geteuid() == 0:
         kernel.unshare(apart)
