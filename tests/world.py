@@ -213,8 +213,3 @@ def _thread(serve: Callable[[], None], listening: socket.socket) -> Iterator[Non
             listening.shutdown(socket.SHUT_RDWR)  # wakes the thread up
         listening.close()
         thread.join(WAIT_SECONDS)
-
-
-def devices() -> set[str]:
-    """The interfaces of this thread's namespace."""
-    return {name for _, name in socket.if_nameindex()}

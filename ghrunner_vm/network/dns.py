@@ -39,16 +39,6 @@ class Watcher(Protocol):
         ...
 
 
-class Permissive:
-    """A watcher that lets everything pass."""
-
-    def permits(self, _name: str, /) -> bool:
-        return True
-
-    async def answered(self, _name: str, _addresses: Sequence[tuple[IPv4Address, int]], /) -> None:
-        return
-
-
 class Server(NamedTuple):
     """A name server: the family of its address, and the address as sockets take it."""
 

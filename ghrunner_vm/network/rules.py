@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from ghrunner_vm.egress import PRIVATE, Egress, Entry
+from ghrunner_vm.egress import ALL_PORTS, PRIVATE, Egress, Entry
 from ghrunner_vm.network import addresses
 
 TABLE = "ghvm"
@@ -32,6 +32,8 @@ ONESHOT_PORT = 65534
 """Ports of the gateway's that are ours; the guest cannot reach the same ones of the host's loopback."""
 
 _DESTINATIONS = "type ipv4_addr . inet_proto . inet_service"
+_KEY = "ip daddr . meta l4proto . th dport"
+_PRIVATE = f"{{ {', '.join(map(str, PRIVATE))} }}"
 _REMEMBERED = 1024
 _CONNECTIONS = 16384
 """At once; more would fill the host's table of connections, which all of it shares."""
@@ -62,83 +64,115 @@ def mark(link: str) -> int:
 
 
 def inside(egress: Egress, hosts: Sequence[IPv4Address] = (), *, learn: bool = False) -> str:
-    """The table of a namespace. `hosts` are addresses of this host, which are reached only by what is allowed."""
+    """The tables of a namespace. `hosts` are addresses of this host, which are reached only by what is allowed."""
     return _text(
         f"table ip {TABLE} {{",
-        f" set {REFUSED} {{ {_DESTINATIONS}; flags dynamic; size {_REMEMBERED}; counter; }}",
-        f" set {SEEN} {{ {_DESTINATIONS}; flags dynamic; size {_REMEMBERED}; counter; }}",
-        f" set {NAMED} {{ {_DESTINATIONS}; flags interval; size 65536; }}",
-        f" counter {REFUSED} {{ }}",
-        f" counter {SPOOFED} {{ }}",
-        " chain honest {",
-        "  type filter hook prerouting priority raw; policy accept;",
-        f"  iifname {TAP} ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept",
-        f"  iifname {TAP} ip saddr != {addresses.GUEST} counter name {SPOOFED} drop",
-        " }",
-        " chain local {",
-        "  type nat hook prerouting priority dstnat; policy accept;",
-        *(
-            f"  iifname {TAP} ip daddr {addresses.GATEWAY} tcp dport {_ports(ports)} redirect to :{RELAY_PORT}"
-            for ports in _distinct(egress.relayed)
-        ),
-        " }",
-        " chain input {",
-        "  type filter hook input priority filter; policy drop;",
-        "  ct state established,related accept",
-        f"  iifname {TAP} udp dport 67 accept",
-        f"  iifname {TAP} udp dport 53 limit rate over {_QUESTIONS} drop",
-        f"  iifname {TAP} ip daddr {addresses.NAME_SERVER} meta l4proto {{ tcp, udp }} th dport 53 accept",
-        f"  iifname {TAP} ip daddr {addresses.GATEWAY} tcp dport {ONESHOT_PORT} accept",
-        f"  iifname {TAP} ct status dnat tcp dport {RELAY_PORT} accept",
-        f"  iifname {TAP} ip daddr {{ {addresses.GATEWAY}, {addresses.NAME_SERVER} }} icmp type echo-request accept",
-        f"  iifname {TAP} ip daddr != 255.255.255.255 goto refuse",
-        " }",
-        " chain forward {",
-        "  type filter hook forward priority filter; policy drop;",
-        "  tcp flags syn tcp option maxseg size set rt mtu",
-        "  ct state established,related accept",
-        f"  iifname {TAP} oifname {UP} ct state new goto guest",
-        f"  iifname {TAP} goto refuse",
-        " }",
-        " chain guest {",
-        f"  ct count over {_CONNECTIONS} counter drop",
-        f"  limit rate over {_NEW_CONNECTIONS} counter drop",
-        *(f"  {match} goto refuse" for match in _matches(egress.deny)),
-        *(f"  {match} goto admit" for match in _matches(egress.networks)),
-        f"  ip daddr {{ {', '.join(map(str, PRIVATE))} }} goto refuse",
-        *(f"  ip daddr {address} goto refuse" for address in hosts),
-        *((f"  {_KEY} @{NAMED} goto admit", "  goto refuse") if egress.mode == "listed" else ("  goto admit",)),
-        " }",
-        " chain admit {",
-        *(f"  meta l4proto {{ tcp, udp }} update @{SEEN} {{ {_KEY} }}" for _ in range(learn)),
-        "  accept",
-        " }",
-        " chain refuse {",
-        f"  counter name {REFUSED}",
-        f"  meta l4proto {{ tcp, udp }} update @{REFUSED} {{ {_KEY} }}",
-        "  meta l4proto tcp reject with tcp reset",
-        "  reject with icmp type admin-prohibited",
-        " }",
-        " chain output {",
-        "  type filter hook output priority filter; policy drop;",
-        f"  oifname {TAP} accept",
-        " }",
-        " chain leave {",
-        "  type nat hook postrouting priority srcnat; policy accept;",
-        f"  oifname {UP} masquerade",
-        " }",
+        *_memory(),
+        *_arrivals(egress),
+        *_served(),
+        *_passed_on(egress, hosts),
+        *_verdicts(learn=learn),
+        *_departures(),
         "}",
         # The table of neighbours is one for all namespaces: a guest must not fill it.
-        "table arp ghvm {",
+        f"table arp {TABLE} {{",
         " chain honest {",
         "  type filter hook input priority filter; policy accept;",
         f"  iifname {TAP} arp saddr ip != {addresses.GUEST} drop",
         " }",
         "}",
-        "table ip6 ghvm {",
+        f"table ip6 {TABLE} {{",
         " chain none { type filter hook prerouting priority raw; policy drop; }",
         "}",
     )
+
+
+def _memory() -> Iterator[str]:
+    """What is counted, and what names have opened."""
+    yield f" set {REFUSED} {{ {_DESTINATIONS}; flags dynamic; size {_REMEMBERED}; counter; }}"
+    yield f" set {SEEN} {{ {_DESTINATIONS}; flags dynamic; size {_REMEMBERED}; counter; }}"
+    yield f" set {NAMED} {{ {_DESTINATIONS}; flags interval; size 65536; }}"
+    yield f" counter {REFUSED} {{ }}"
+    yield f" counter {SPOOFED} {{ }}"
+
+
+def _arrivals(egress: Egress) -> Iterator[str]:
+    """Only what comes from the guest's own address; and the host's loopback stands behind the gateway's."""
+    yield " chain honest {"
+    yield "  type filter hook prerouting priority raw; policy accept;"
+    yield f"  iifname {TAP} ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept"
+    yield f"  iifname {TAP} ip saddr != {addresses.GUEST} counter name {SPOOFED} drop"
+    yield " }"
+    yield " chain local {"
+    yield "  type nat hook prerouting priority dstnat; policy accept;"
+    for ports in _distinct(egress.relayed):
+        yield f"  iifname {TAP} ip daddr {addresses.GATEWAY} tcp dport {_ports(ports)} redirect to :{RELAY_PORT}"
+    yield " }"
+
+
+def _served() -> Iterator[str]:
+    """What is for us: DHCP, names, the one-shot URL, the relay."""
+    yield " chain input {"
+    yield "  type filter hook input priority filter; policy drop;"
+    yield "  ct state established,related accept"
+    yield f"  iifname {TAP} udp dport 67 accept"
+    yield f"  iifname {TAP} udp dport 53 limit rate over {_QUESTIONS} drop"
+    yield f"  iifname {TAP} ip daddr {addresses.NAME_SERVER} meta l4proto {{ tcp, udp }} th dport 53 accept"
+    yield f"  iifname {TAP} ip daddr {addresses.GATEWAY} tcp dport {ONESHOT_PORT} accept"
+    yield f"  iifname {TAP} ct status dnat tcp dport {RELAY_PORT} accept"
+    yield f"  iifname {TAP} ip daddr {{ {addresses.GATEWAY}, {addresses.NAME_SERVER} }} icmp type echo-request accept"
+    yield f"  iifname {TAP} ip daddr != 255.255.255.255 goto refuse"
+    yield " }"
+
+
+def _passed_on(egress: Egress, hosts: Sequence[IPv4Address]) -> Iterator[str]:
+    """What is for others: the policy."""
+    yield " chain forward {"
+    yield "  type filter hook forward priority filter; policy drop;"
+    yield "  tcp flags syn tcp option maxseg size set rt mtu"
+    yield "  ct state established,related accept"
+    yield f"  iifname {TAP} oifname {UP} ct state new goto guest"
+    yield f"  iifname {TAP} goto refuse"
+    yield " }"
+    yield " chain guest {"
+    yield f"  ct count over {_CONNECTIONS} counter drop"
+    yield f"  limit rate over {_NEW_CONNECTIONS} counter drop"
+    yield from (f"  {match} goto refuse" for match in _matches(egress.deny))
+    yield from (f"  {match} goto admit" for match in _matches(egress.networks))
+    yield f"  ip daddr {_PRIVATE} goto refuse"
+    yield from (f"  ip daddr {address} goto refuse" for address in hosts)
+    if egress.mode == "listed":
+        yield f"  {_KEY} @{NAMED} goto admit"
+        yield "  goto refuse"
+    else:
+        yield "  goto admit"
+    yield " }"
+
+
+def _verdicts(*, learn: bool) -> Iterator[str]:
+    yield " chain admit {"
+    if learn:
+        yield f"  meta l4proto {{ tcp, udp }} update @{SEEN} {{ {_KEY} }}"
+    yield "  accept"
+    yield " }"
+    yield " chain refuse {"
+    yield f"  counter name {REFUSED}"
+    yield f"  meta l4proto {{ tcp, udp }} update @{REFUSED} {{ {_KEY} }}"
+    yield "  meta l4proto tcp reject with tcp reset"
+    yield "  reject with icmp type admin-prohibited"
+    yield " }"
+
+
+def _departures() -> Iterator[str]:
+    """Nothing in the namespace but the guest goes out, and that under the namespace's address."""
+    yield " chain output {"
+    yield "  type filter hook output priority filter; policy drop;"
+    yield f"  oifname {TAP} accept"
+    yield " }"
+    yield " chain leave {"
+    yield "  type nat hook postrouting priority srcnat; policy accept;"
+    yield f"  oifname {UP} masquerade"
+    yield " }"
 
 
 def outside(way: Outside, egress: Egress) -> str:
@@ -163,7 +197,7 @@ def outside(way: Outside, egress: Egress) -> str:
         # Once more, since the host may have put another destination into a packet after its namespace let it pass.
         *(f"  iifname {link} {match} reject with icmpx type admin-prohibited" for match in _matches(egress.deny)),
         *(f"  iifname {link} {match} goto marked" for match in _matches(egress.networks)),
-        f"  iifname {link} ip daddr {{ {', '.join(map(str, PRIVATE))} }} reject with icmpx type admin-prohibited",
+        f"  iifname {link} ip daddr {_PRIVATE} reject with icmpx type admin-prohibited",
         f"  iifname {link} goto marked",
         f"  oifname {link} ct state != {{ established, related }} drop",
         " }",
@@ -205,13 +239,10 @@ def removed(table: str) -> tuple[str, str]:
     return f"add table inet {table}", f"delete table inet {table}"
 
 
-_KEY = "ip daddr . meta l4proto . th dport"
-
-
 def _matches(entries: Iterable[Entry]) -> Iterator[str]:
     for entry in entries:
         if isinstance(entry.target, IPv4Network):
-            ports = "" if entry.ports == (0, 65535) else f" meta l4proto {{ tcp, udp }} th dport {_ports(entry.ports)}"
+            ports = "" if entry.ports == ALL_PORTS else f" meta l4proto {{ tcp, udp }} th dport {_ports(entry.ports)}"
             yield f"ip daddr {entry.target}{ports}"
 
 

@@ -79,13 +79,21 @@ class Relays:
 class Wall:
     """A network that stands. It holds one guest."""
 
-    def __init__(self, inside: Namespace, tap: int, mtu: int, names: Names, relays: Relays) -> None:
+    def __init__(
+        self,
+        inside: Namespace,
+        tap: int,
+        mtu: int,
+        names: Names,
+        relays: Relays,
+        ports: contextlib.AsyncExitStack,
+    ) -> None:
         self._inside = inside
         self._names = names
         self._relays = relays
         self.tap = tap
         self.mtu = mtu
-        self._ports: contextlib.AsyncExitStack = contextlib.AsyncExitStack()
+        self._ports = ports
 
     def oneshot(self) -> tuple[socket.socket, str]:
         """A socket that listens to the guest alone, and where the guest finds it."""
@@ -121,9 +129,6 @@ class Wall:
         seen = [(IPv4Address(address), port) for (address, _, port), _ in elements]
         return sorted([*learnt(seen, self._names.known), *(f"{LOOPBACK}:{port}" for port in self._relays.used)])
 
-    async def aclose(self) -> None:
-        await self._ports.aclose()
-
 
 @contextlib.asynccontextmanager
 async def wall(building: Building, trouble: Tell) -> AsyncIterator[Wall]:
@@ -145,9 +150,8 @@ async def wall(building: Building, trouble: Tell) -> AsyncIterator[Wall]:
         relays = Relays(building.egress)
         for service in _services(inside, way, building, names, relays, trouble, stack):
             await stack.enter_async_context(_beside(service, trouble))
-        standing = Wall(inside, tap, way.mtu, names, relays)
-        stack.push_async_callback(standing.aclose)
-        yield standing
+        ports = await stack.enter_async_context(contextlib.AsyncExitStack())
+        yield Wall(inside, tap, way.mtu, names, relays, ports)
 
 
 @contextlib.contextmanager
@@ -191,13 +195,13 @@ def _services(
     dns_tcp = stack.enter_context(inside.listen(name_server, _DNS_PORT))
     relay = stack.enter_context(inside.listen(str(addresses.GATEWAY), rules.RELAY_PORT))
     return (
-        functools.partial(serve_dhcp, dhcp, lease(way.mtu)),
+        functools.partial(serve_dhcp, dhcp, _lease(way.mtu)),
         functools.partial(serve_dns, dns, dns_tcp, Upstream(building.resolvers), names, trouble),
         functools.partial(serve_relay, relay, relays.permit, trouble),
     )
 
 
-def lease(mtu: int) -> Lease:
+def _lease(mtu: int) -> Lease:
     """What a guest is told by DHCP."""
     mac = bytes.fromhex(addresses.MAC.replace(":", ""))
     return Lease(addresses.GUEST, addresses.GATEWAY, addresses.NAME_SERVER, mtu=mtu, mac=mac)

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ghrunner_vm.network import dns_message
-from ghrunner_vm.network.dns import Patience, Permissive, Upstream, Watcher, serve_dns
+from ghrunner_vm.network.dns import Patience, Upstream, Watcher, serve_dns
 from ghrunner_vm.network.dns_message import AAAA, A, Code, Malformed, Question, parse_answer, parse_query
 
 SECONDS = 30
@@ -28,6 +28,16 @@ A_RECORD = (A, 300, ADDRESS.packed)
 
 Record = tuple[int, int, bytes]
 """Type, time to live, data."""
+
+
+class Permissive:
+    """A watcher that lets everything pass."""
+
+    def permits(self, _name: str, /) -> bool:
+        return True
+
+    async def answered(self, _name: str, _addresses: Sequence[tuple[IPv4Address, int]], /) -> None:
+        return
 
 
 def encoded(name: str) -> bytes:
