@@ -1,6 +1,7 @@
 """The manifest of a bundle: what an image consists of and how to boot it."""
 
 import re
+from datetime import date
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -22,7 +23,9 @@ def check_name(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(check_name)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Role = Literal["disk", "kernel", "initrd"]
+Role = Literal["disk", "kernel", "initrd", "base", "kernel-config"]
+"""`base` is the disk's content as a squashfs, for engines that put a layer of their own above it."""
+Word = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
 Arch = Literal["x86_64", "aarch64"]
 
 
@@ -67,6 +70,11 @@ class Manifest(OwnFile):
     engine: tuple[Literal["qemu", "firecracker"], ...] = Field(min_length=1)
     agent: Literal[1] | None
     runner_version: Annotated[str, Field(pattern=r"^[0-9]{1,5}(\.[0-9]{1,5}){1,3}$")] | None
+    runner_date: date | None = None
+    """The day on which this version of the runner was built."""
+    kernel_version: Word | None = None
+    packages: Annotated[dict[Word, Word], Field(max_length=20_000)] = Field(default_factory=dict)
+    """The distribution's packages in it, and their versions."""
     boot: Boot
     artifacts: Annotated[dict[Name, Artifact], Field(min_length=1, max_length=16)]
 
@@ -122,6 +130,8 @@ class Manifest(OwnFile):
     def _check_boot(self) -> Self:
         if len(self._of_role("disk")) != 1:
             raise ValueError("exactly one artifact must have the role 'disk'")
+        if len(self._of_role("base")) > 1 or len(self._of_role("kernel-config")) > 1:
+            raise ValueError("at most one artifact may have the role 'base', and one 'kernel-config'")
         if self._of_role("kernel") != _listed(self.boot.kernel) or self._of_role("initrd") != _listed(self.boot.initrd):
             raise ValueError("boot.kernel and boot.initrd must name the artifacts with these roles")
         if self.boot.kernel is None and (self.boot.initrd is not None or self.boot.cmdline is not None):

@@ -1,41 +1,9 @@
 """Guests that fail, lie and flood: one clear error with what to do, the documented exit code, nothing left behind."""
 
 from ghrunner_vm.errors import ExitCode
-from tests import guests
+from tests import guests, hostile
 from tests.harness import GhvmRun
 from tests.lab import Lab
-
-_TAKE_THE_CHANNEL = """
-killall -9 agent
-for port in /sys/class/virtio-ports/*; do
-    [ "$(cat $port/name)" != org.ghvm.agent.0 ] || channel=/dev/${port##*/}
-done
-until (: >$channel) 2>/dev/null; do sleep 0.1; done
-exec 3>$channel
-"""
-"""Shell text for a job that runs as root: from now on it speaks for the agent, at descriptor 3."""
-
-_LEAVE_AT_THE_END = """
-setsid sh -c 'while killall -0 Runner.Listener; do sleep 0.1; done; poweroff -f' >/dev/null 2>&1 &
-"""
-
-_CLAIMS = r"""
-say() { printf '%s\n' "$1" >&3; }
-say '{"type":"started"}'
-say '{"type":"ready","agent":1}'
-for n in 1 2 3 4 5 6 7 8 9 10; do printf '\000\377\376\033[2J{{\n\n' >&3; done
-say '{"type":"refused","why":"I never had a job"}'
-say '{"type":"job-finished","result":"Failed"}'
-say '{"type":"exited","code":0}'
-say '{"type":"exited","code":7}'
-say '{"type":"job-started"}'
-say '{"type":"ready","agent":1}'
-printf '{"type":"exi' >&3
-"""
-
-_FLOOD_THE_CONSOLE = """
-setsid cat /dev/urandom >/dev/ttyS0 2>/dev/null &
-"""
 
 
 def _error(run: GhvmRun) -> tuple[str, str, str]:
@@ -128,9 +96,9 @@ def test_a_flood_costs_the_guest_its_channel_and_not_its_job(lab: Lab) -> None:
 
 
 def test_what_root_in_a_job_claims_neither_ends_the_job_nor_its_run(lab: Lab) -> None:
-    script = [_LEAVE_AT_THE_END, _FLOOD_THE_CONSOLE, _TAKE_THE_CHANNEL, _CLAIMS]
+    script = [hostile.LEAVE_AT_THE_END, hostile.FLOOD_THE_CONSOLE, hostile.TAKE_THE_CHANNEL, hostile.CLAIMS]
     with lab.gate() as gate, lab.run("--poll-seconds", "1", image=guests.ROOT) as run:
-        job = lab.job("\n".join([*script, gate.command, "yes | tr -d '\\n' | head -c 200000 >&3"]))
+        job = lab.job("\n".join([*script, gate.command, hostile.FLOOD_THE_CHANNEL]))
         gate.wait_reached()
         run.wait("job-finished")
         assert (len(lab.machines), [runner.busy for runner in lab.runners]) == (1, [True])

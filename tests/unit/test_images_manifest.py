@@ -20,6 +20,9 @@ def document(**changes: object) -> dict[str, Any]:
         "engine": ["qemu"],
         "agent": 1,
         "runner-version": "2.337.0",
+        "runner-date": "2026-11-01",
+        "kernel-version": "6.1.0-40-cloud-amd64",
+        "packages": {"libc6": "2.36-9+deb12u13", "libstdc++6": "12.2.0-14+deb12u1"},
         "boot": {"kernel": "ubuntu.vmlinuz", "initrd": None, "cmdline": "console=ttyS0"},
         "artifacts": {
             "ubuntu.qcow2": {"size": 10, "sha256": HASH, "role": "disk"},
@@ -37,6 +40,12 @@ def test_a_manifest_survives_the_round_trip() -> None:
     manifest = parse(document())
     assert json.loads(manifest.to_json()) == document()
     assert (manifest.disk, manifest.total_size) == ("ubuntu.qcow2", 15)
+
+
+def test_what_is_only_told_may_be_missing() -> None:
+    told = ("runner-date", "kernel-version", "packages")
+    manifest = parse({key: value for key, value in document().items() if key not in told})
+    assert (manifest.runner_date, manifest.kernel_version, manifest.packages) == (None, None, {})
 
 
 def test_a_plain_disk_is_a_manifest_without_agent() -> None:

@@ -17,23 +17,18 @@ from pathlib import Path
 import pytest
 
 from ghrunner_vm.network import rules
-from tests import guests
+from tests import guests, hostile
 from tests.harness import WAIT_SECONDS, Gate, children, proc
 from tests.lab import GHVM, Lab
 from tests.world import HOST, METADATA, OTHER_PUBLIC, PRIVATE, PUBLIC, ROUTER, World, second_uplink
-
-_TRY = r"""
-try() { echo "$1: $(timeout 10 wget -q -O - "http://$1/" 2>/dev/null || echo no)"; }
-"""
 
 
 def tried(lab: Lab, *script: str, flags: tuple[str, ...] = ()) -> dict[str, str]:
     """What a job that runs as root in its guest says of each address that it tries."""
     with lab.run(*flags, image=guests.ROOT) as run:
-        job = lab.job("\n".join((_TRY, *script)))
+        job = lab.job("\n".join((hostile.TRY, *script)))
         assert run.wait_exit() == 0, run.transcript()
-    said = [line.partition(": ") for line in lab.finished(job).log]
-    return {address: answer for address, colon, answer in said if colon}
+    return hostile.answers(lab.finished(job).log)
 
 
 def port_of(url: str) -> int:
@@ -107,30 +102,8 @@ def test_what_a_guest_reached_is_learnt(lab: Lab) -> None:
 
 
 def test_games_with_addresses(lab: Lab) -> None:
-    """Addresses of others, IPv6, a lease by DHCP, and whoever has one already."""
-    script = f"""
-    mac=$(cat /sys/class/net/eth0/address)
-    ip addr add 10.0.2.99/24 dev eth0
-    ip route change default via 10.0.2.2 src 10.0.2.99
-    try {PUBLIC}
-    ip addr del 10.0.2.99/24 dev eth0
-    ip addr flush dev eth0
-    printf '#!/bin/sh\n[ "$1" != bound ] || echo "lease: $ip $router $dns $mtu" >/tmp/lease\n' >/tmp/bound
-    chmod +x /tmp/bound
-    udhcpc -i eth0 -n -q -s /tmp/bound 2>/dev/null >/dev/null
-    cat /tmp/lease
-    ip addr add 10.0.2.15/24 dev eth0
-    ip route add default via 10.0.2.2
-    ping -6 -c 1 -w 2 -I eth0 ff02::1 >/dev/null 2>&1 && echo "six: yes" || echo "six: no"
-    try public.example
-    """
-    found = tried(lab, script)
-    assert found == {
-        PUBLIC: "no",
-        "lease": "10.0.2.15 10.0.2.2 10.0.2.3 1500",
-        "six": "no",
-        "public.example": f"this is {PUBLIC}",
-    }
+    found = tried(lab, hostile.ADDRESS_GAMES, "try public.example")
+    assert found == {**hostile.ADDRESS_GAMES_LOST, "public.example": f"this is {PUBLIC}"}
     (ended,) = json.loads(lab.ghvm("history", "--json").stdout)["runs"]
     assert ended["refused"]["spoofed"] > 0
 
@@ -165,7 +138,7 @@ def test_nothing_is_left_after_sigkill(lab: Lab, here: World) -> None:
 
 def test_the_uplink_goes_and_comes_back(lab: Lab, here: World) -> None:
     with gate(here) as (barrier, flags), lab.run(*flags, image=guests.ROOT) as run:
-        job = lab.job(f"{_TRY}\ntry {PUBLIC}\n{barrier.command}\ntry {PUBLIC}")
+        job = lab.job(f"{hostile.TRY}\ntry {PUBLIC}\n{barrier.command}\ntry {PUBLIC}")
         barrier.wait_reached()
         here.ip("link", "set", "eth0", "down")
         here.ip("link", "set", "eth0", "up")
@@ -228,7 +201,7 @@ def test_what_the_host_redirects_is_judged_again(lab: Lab, here: World) -> None:
 
 def test_the_hosts_table_of_connections_forgets_a_guest(lab: Lab, here: World) -> None:
     with gate(here) as (barrier, flags), lab.run(*flags, image=guests.ROOT) as run:
-        lab.job(f"{_TRY}\ntry {PUBLIC}\n{barrier.command}")
+        lab.job(f"{hostile.TRY}\ntry {PUBLIC}\n{barrier.command}")
         barrier.wait_reached()
         assert here.in_host(marked) > 0
         barrier.open()

@@ -1,11 +1,8 @@
-"""A job on KVM, from its registration to the end of its machine, and what `ghvm gc` does after a crash."""
+"""A job on KVM, from its registration to the end of its machine."""
 
 import json
-import os
-import signal
 
 from ghrunner_vm.errors import ExitCode
-from tests.harness import wait_gone
 from tests.kvm.inside import SECONDS
 from tests.lab import Lab
 
@@ -18,18 +15,3 @@ def test_a_job_that_succeeds(lab: Lab) -> None:
     assert (lab.finished(job).conclusion, lab.finished(job).log) == ("success", ["hello from runner"])
     (record,) = (json.loads(path.read_text()) for path in lab.state.glob("history/*/run.json"))
     assert record["machine"]["accelerator"] == "kvm"
-
-
-def test_gc_clears_up_after_a_killed_run(lab: Lab) -> None:
-    with lab.gate() as gate, lab.run() as run:
-        lab.job(gate.command)
-        gate.wait_reached(SECONDS)
-        (qemu,) = lab.machines
-        pidfd = os.pidfd_open(qemu)
-        try:
-            run.send(signal.SIGKILL)
-            wait_gone(pidfd)
-        finally:
-            os.close(pidfd)
-    assert len(lab.runs) == 1
-    lab.let_go_and_collect()
