@@ -1,7 +1,9 @@
 """Where every other program is started: list argv, minimal environment, killed and reaped whatever happens."""
 
 import asyncio
+import collections
 import contextlib
+import io
 import logging
 import os
 import resource
@@ -10,15 +12,24 @@ import shlex
 import shutil
 import signal
 import subprocess  # noqa: TID251 the one place
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, BinaryIO, cast
 
+from ghrunner_vm.clock import SYSTEM
 from ghrunner_vm.errors import InfrastructureError, PermanentError
+from ghrunner_vm.pipes import Pipe, lines
 
 log = logging.getLogger(__name__)
 
 _REAP_SECONDS = 10.0
+_TIDY_SECONDS = 10.0
+_LAST_LINES = 20
+_LAST_BYTES = 4 << 10
+_CHUNK = 256 << 10
 _PASSED_ON = ("HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
 # A user's PATH often lacks the directories of mkfs.ext4 and its like.
 _ALWAYS_SEARCHED = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
@@ -125,6 +136,132 @@ def begin(argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str
             yield program
         finally:
             program.dismiss()
+
+
+def narrated(
+    argv: Sequence[str], *, timeout: float, tell: Callable[[str], None], env: Mapping[str, str] | None = None
+) -> None:
+    """Run a program that must end well within `timeout` seconds, and tell each line of both its outputs as it comes.
+
+    If it has to be ended it gets SIGTERM and some seconds, since it may have something to put in order.
+    Raises CommandMissing, CommandFailed with its last lines or, past the deadline, InfrastructureError.
+    """
+    last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+    deadline = SYSTEM.monotonic() + timeout
+    with _piped(argv, lambda: deadline - SYSTEM.monotonic(), stderr=subprocess.STDOUT, env=env) as program:
+        for line in lines(program.pipe):
+            last.append(line)
+            tell(line)
+        code = program.code()
+    if code != 0:
+        raise CommandFailed(argv, code, "\n".join(last))
+
+
+@contextlib.contextmanager
+def streamed(argv: Sequence[str], *, patience: float, env: Mapping[str, str] | None = None) -> Iterator[BinaryIO]:
+    """The standard output of a program. What was made of it counts only if the block ends without an error.
+
+    Raises CommandMissing and, at the end of the block at the latest, CommandFailed, or InfrastructureError when
+    nothing came for `patience` seconds.
+    """
+    with (
+        tempfile.TemporaryFile() as errors,
+        _piped(argv, lambda: patience, stderr=errors.fileno(), env=env) as program,
+    ):
+        stream = io.BufferedReader(program.pipe, _CHUNK)
+        try:
+            yield stream
+            while stream.read(_CHUNK):  # the padding that follows the end of an archive
+                continue
+            failed = program.code()
+        except Exception as error:
+            # Who reads a stream that ended too early complains of that; why it ended is what a person must know.
+            if program.pipe.ended and (failed := program.code()):
+                raise CommandFailed(argv, failed, _end_of(errors)) from error
+            raise
+        if failed:
+            raise CommandFailed(argv, failed, _end_of(errors))
+
+
+@dataclass(frozen=True)
+class _Piped:
+    """A program that is read."""
+
+    argv: Sequence[str]
+    child: subprocess.Popen[bytes]
+    pidfd: int
+    pipe: Pipe
+    patience: Callable[[], float]
+
+    def code(self) -> int:
+        """Its exit code, once it has said all."""
+        try:
+            return self.child.wait(max(0, self.patience()))
+        except subprocess.TimeoutExpired as error:
+            raise _too_slow(self.argv) from error
+
+    def end(self) -> None:
+        """SIGTERM, and SIGKILL for what is left of its group after some seconds."""
+        if self.child.returncode is not None:
+            return
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+            select.select([self.pidfd], [], [], _TIDY_SECONDS)
+        finally:
+            # As long as nobody has asked for its exit code, the number is its own.
+            os.killpg(self.child.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _piped(
+    argv: Sequence[str], patience: Callable[[], float], *, stderr: int, env: Mapping[str, str] | None
+) -> Iterator[_Piped]:
+    """A program in a session of its own: Ctrl-C reaches it as SIGTERM, by us."""
+    log.debug("begin %s", shlex.join(argv))
+    null, piped = subprocess.DEVNULL, subprocess.PIPE
+    try:
+        child = subprocess.Popen(
+            argv, bufsize=0, stdin=null, stdout=piped, stderr=stderr, start_new_session=True, env=environment(env)
+        )
+    except FileNotFoundError as error:
+        raise CommandMissing(argv[0]) from error
+    with child, contextlib.ExitStack() as stack:
+        pidfd = os.pidfd_open(child.pid)
+        stack.callback(os.close, pidfd)
+        output = cast("IO[bytes]", child.stdout).fileno()
+        pipe = Pipe(output, pidfd, patience, lambda: _too_slow(argv))
+        program = _Piped(argv, child, pidfd, pipe, patience)
+        stack.callback(program.end)
+        yield program
+
+
+def _too_slow(argv: Sequence[str]) -> InfrastructureError:
+    return InfrastructureError(f"{argv[0]} did not go on in time and was ended", details=shlex.join(argv))
+
+
+def _end_of(file: IO[bytes]) -> str:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _LAST_BYTES))
+    return file.read().decode(errors="replace")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """In the main thread SIGTERM and SIGHUP end the block as Ctrl-C does, so that it gives back what it holds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def foreground(argv: Sequence[str]) -> int:

@@ -1,0 +1,1 @@
+"""Images from an ordinary Dockerfile: the container's files become a disk, a kernel and a small initrd."""
