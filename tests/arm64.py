@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ghrunner_vm import process
 from ghrunner_vm.files import lock
-from ghrunner_vm.simulator.tiny import cpio, image, modules, packages
+from ghrunner_vm.images.build import cpio, modules
+from ghrunner_vm.simulator.tiny import image, packages
 from ghrunner_vm.simulator.tiny.apt import Apt, apt
 
 TINY = image.name("aarch64")
@@ -80,7 +81,7 @@ def _partitioned(work: Path) -> Path:
 
 
 def _initrd(unpacked: packages.Unpacked) -> bytes:
-    loaded = modules.in_order(unpacked, _MODULES)
+    loaded = modules.in_order(unpacked.module, _MODULES)
     programs = ("bin", "sbin", "usr", "usr/bin", "usr/sbin", "runner", "runner/bin")
     return cpio.archive(
         [

@@ -10,7 +10,7 @@ try() { echo "$1: $(timeout 20 wget -q -O - "http://$1/" 2>/dev/null || echo no)
 ADDRESS_GAMES = rf"""
 ip addr add 10.0.2.99/24 dev eth0
 ip route change default via 10.0.2.2 src 10.0.2.99
-echo "spoofed: $(timeout 20 wget -q -O - http://{PUBLIC}/ 2>/dev/null || echo no)"
+echo "spoofed: $(timeout 5 wget -q -O - http://{PUBLIC}/ 2>/dev/null || echo no)"
 ip addr flush dev eth0
 printf '#!/bin/sh\n[ "$1" != bound ] || echo "lease: $ip $router $dns $mtu" >/tmp/lease\n' >/tmp/bound
 chmod +x /tmp/bound
@@ -60,6 +60,10 @@ FLOOD_THE_CHANNEL = "yes | tr -d '\\n' | head -c 200000 >&3"
 FLOOD_THE_CONSOLE = """
 setsid cat /dev/urandom >/dev/ttyS0 2>/dev/null &
 """
+"""As long as the guest lives."""
+
+FLOOD_THE_CONSOLE_A_LITTLE = "head -c 20000 /dev/urandom >/dev/ttyS0"
+"""Where each byte costs so much that the guest would do nothing else."""
 
 
 def answers(log: list[str]) -> dict[str, str]:

@@ -12,7 +12,8 @@ import zstandard
 
 from ghrunner_vm import process
 from ghrunner_vm.errors import GhvmError, InfrastructureError
-from ghrunner_vm.simulator.tiny import cpio, modules, packages
+from ghrunner_vm.images.build import cpio, modules
+from ghrunner_vm.simulator.tiny import packages
 from ghrunner_vm.simulator.tiny.apt import HOST, apt
 from ghrunner_vm.simulator.tiny.packages import Unpacked
 
@@ -84,28 +85,28 @@ def test_a_module_comes_after_all_that_it_needs(kernel: Kernel) -> None:
     kernel.add("virtio_net", "net_failover")
     kernel.add("net_failover", "failover")
     kernel.add("failover")
-    order = list(modules.in_order(kernel.unpacked, ["virtio_net", "ext4"]))
+    order = list(modules.in_order(kernel.unpacked.module, ["virtio_net", "ext4"]))
     assert order == ["failover", "net_failover", "virtio_net", "mbcache", "crc16", "jbd2", "ext4"]
 
 
 def test_compressed_modules_are_unpacked(kernel: Kernel) -> None:
     plain = {suffix: kernel.add(f"m{number}", suffix=suffix) for number, suffix in enumerate(["", ".xz", ".zst"])}
-    assert list(modules.in_order(kernel.unpacked, ["m0", "m1", "m2"]).values()) == list(plain.values())
+    assert list(modules.in_order(kernel.unpacked.module, ["m0", "m1", "m2"]).values()) == list(plain.values())
 
 
 def test_what_the_kernel_has_built_in_is_left_out(kernel: Kernel) -> None:
     kernel.add("virtio_blk", "virtio", "virtio_ring")
-    assert list(modules.in_order(kernel.unpacked, ["virtio_blk", "button"])) == ["virtio_blk"]
+    assert list(modules.in_order(kernel.unpacked.module, ["virtio_blk", "button"])) == ["virtio_blk"]
 
 
 def test_a_file_may_be_named_with_hyphens(kernel: Kernel) -> None:
     kernel.add("virtio-rng")
-    assert list(modules.in_order(kernel.unpacked, ["virtio_rng"])) == ["virtio_rng"]
+    assert list(modules.in_order(kernel.unpacked.module, ["virtio_rng"])) == ["virtio_rng"]
 
 
 def test_a_similar_name_is_another_module(kernel: Kernel) -> None:
     kernel.add("virtio_pci_modern_dev")
-    assert modules.in_order(kernel.unpacked, ["virtio_pci"]) == {}
+    assert modules.in_order(kernel.unpacked.module, ["virtio_pci"]) == {}
 
 
 class Tools:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ghrunner_vm import __version__, process
 from ghrunner_vm.files import lock
-from ghrunner_vm.simulator.tiny import cpio, modules, packages
+from ghrunner_vm.images.build import initrd
+from ghrunner_vm.simulator.tiny import packages
 from ghrunner_vm.simulator.tiny.apt import apt
 
 NAME = "ghvm-demo"
@@ -61,23 +62,9 @@ def _build(unpacked: packages.Unpacked, arch: str, work: Path) -> None:
     bundle = work / "bundle"
     bundle.mkdir()
     shutil.copyfile(unpacked.kernel, bundle / f"{name(arch)}.vmlinuz")
-    (bundle / f"{name(arch)}.initrd").write_bytes(_initrd(unpacked))
+    (bundle / f"{name(arch)}.initrd").write_bytes(initrd.make(unpacked.busybox.read_bytes(), unpacked.module))
     _disk(unpacked, work, bundle / f"{name(arch)}.qcow2")
     (bundle / f"{name(arch)}.json").write_text(json.dumps(_manifest(bundle, arch), indent=2), encoding="utf-8")
-
-
-def _initrd(unpacked: packages.Unpacked) -> bytes:
-    loaded = modules.in_order(unpacked)
-    order = "\n".join(loaded).encode()
-    return cpio.archive(
-        [
-            *(cpio.directory(path) for path in ("bin", "dev", "root", "modules")),
-            cpio.program("bin/busybox", unpacked.busybox.read_bytes()),
-            cpio.program("init", _own("tiny/init")),
-            cpio.Member("modules/order", order),
-            *(cpio.Member(f"modules/{module}.ko", content) for module, content in loaded.items()),
-        ]
-    )
 
 
 def _disk(unpacked: packages.Unpacked, work: Path, target: Path) -> None:
@@ -137,7 +124,8 @@ def _own(path: str) -> bytes:
 
 
 def _fingerprint(arch: str, names: tuple[str, ...]) -> str:
-    own = (_own("tiny/init"), _own("tiny/rcS"), _own("guest/Runner.Listener"), _own("tiny/image.py"))
+    init = files("ghrunner_vm.images.build").joinpath("init").read_bytes()
+    own = (init, _own("tiny/rcS"), _own("guest/Runner.Listener"), _own("tiny/image.py"))
     agent = files("ghrunner_vm.guest").joinpath("image/agent").read_bytes()
     digest = hashlib.sha256(repr((__version__, arch, names, _SETTINGS)).encode())
     for content in (*own, agent):

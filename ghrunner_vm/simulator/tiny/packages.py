@@ -24,10 +24,11 @@ class Unpacked:
     kernel: Path
     busybox: Path
 
-    def module(self, name: str) -> Path | None:
-        """The file of a kernel module; None if the kernel has it built in (or not at all)."""
+    def module(self, name: str) -> bytes | None:
+        """The file of a kernel module as it is; None if the kernel has it built in (or not at all)."""
         pattern = f"lib/modules/*/kernel/**/{name.replace('_', '[_-]')}.ko*"
-        return next(iter(sorted(self.root.glob(pattern)) or sorted(self.root.glob(f"usr/{pattern}"))), None)
+        found = sorted(self.root.glob(pattern)) or sorted(self.root.glob(f"usr/{pattern}"))
+        return found[0].read_bytes() if found else None
 
 
 def kernel_packages(arch: str, apt: Apt = HOST) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """The wall around a guest on KVM: what a hostile job reaches, what QEMU itself may do, and what a crash leaves."""
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -17,7 +16,6 @@ from ghrunner_vm.simulator.server import Simulator
 from tests import guests, hostile
 from tests.harness import Gate, children, proc, wait_gone
 from tests.kvm.inside import SECONDS
-from tests.kvm.inside.service import systemctl
 from tests.lab import GHVM, Lab
 from tests.world import HOST, METADATA, PRIVATE, PUBLIC, World, world
 
@@ -76,7 +74,7 @@ def test_a_hostile_guest_reaches_the_internet_and_nothing_else(walled: Lab, here
         tries = [hostile.TRY, *(f"try {place}" for place in places), hostile.ADDRESS_GAMES]
         takes = [hostile.LEAVE_AT_THE_END, hostile.TAKE_THE_CHANNEL, hostile.CLAIMS, hostile.FLOOD_THE_CHANNEL]
         with walled.run(image=guests.ROOT, timeout_seconds=250) as run:
-            job = walled.job("\n".join([*tries, hostile.FLOOD_THE_CONSOLE, *takes]))
+            job = walled.job("\n".join([*tries, *takes, hostile.FLOOD_THE_CONSOLE_A_LITTLE]))
             run.wait("channel-closed", SECONDS)
             (qemu,) = set(walled.machines) - {other}
             _check_privileges(qemu)
@@ -93,14 +91,12 @@ def test_a_hostile_guest_reaches_the_internet_and_nothing_else(walled: Lab, here
 
 
 def test_gc_leaves_nothing_of_a_killed_run(walled: Lab, here: World, gate: Gate) -> None:
-    """No process, namespace, interface, rule, control group or registration."""
+    """No process, namespace, interface, rule or registration."""
     before = _namespaces()
     with walled.run("--egress-allow", f"127.0.0.1:{gate.port}") as run:
         walled.job(gate.command)
         gate.wait_reached(SECONDS)
         (qemu,) = walled.machines
-        group = Path("/sys/fs/cgroup") / proc(qemu, "cgroup").decode().strip().removeprefix("0::/")
-        assert re.fullmatch(r"ghvm-vm-\S+\.scope", group.name)
         assert here.ours() != []
         pidfds = [os.pidfd_open(pid) for pid in (qemu, *children(run.pid))]
         run.send(signal.SIGKILL)
@@ -111,9 +107,6 @@ def test_gc_leaves_nothing_of_a_killed_run(walled: Lab, here: World, gate: Gate)
     assert len(walled.runs) == 1
     walled.let_go_and_collect()
     assert here.ours() == []
-    # Its answer comes after systemd has seen that the group is empty.
-    assert json.loads(systemctl("list-units", "--all", "--output=json", group.name)) == []
-    assert not group.exists()
     assert _namespaces() == before
 
 

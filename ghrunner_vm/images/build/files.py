@@ -1,0 +1,72 @@
+"""The files of an image with their contents: what is read from a tar, and what ghvm adds."""
+
+import io
+import stat
+from dataclasses import dataclass
+
+from ghrunner_vm.images.build.ext4.disk import Disk, Source
+from ghrunner_vm.images.build.tree import Node, Tree, directory, symlink
+
+_MAX_TEXT = 4 << 20
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A user and a group by their numbers."""
+
+    uid: int = 0
+    gid: int = 0
+
+
+_ROOT = Owner()
+
+
+@dataclass(frozen=True)
+class Files:
+    """A tree whose contents are on a disk. `time` is given to whatever is added."""
+
+    tree: Tree
+    disk: Disk
+    time: int
+
+    def put(self, path: str, content: bytes, mode: int = 0o644, owner: Owner = _ROOT) -> None:
+        """Add a file, in place of what was there; what is missing of its path is made."""
+        self.store(path, io.BytesIO(content), mode, owner)
+
+    def store(self, path: str, source: Source, mode: int = 0o644, owner: Owner = _ROOT) -> None:
+        """As `put`, of any length."""
+        content = self.disk.store(source)
+        self.tree.add(path.encode(), Node(stat.S_IFREG | mode, owner.uid, owner.gid, mtime=self.time, content=content))
+
+    def link(self, path: str, target: str) -> None:
+        """Add a symbolic link, in place of what was there."""
+        self.tree.add(path.encode(), symlink(target, mtime=self.time))
+
+    def directory(self, path: str, mode: int = 0o755, owner: Owner = _ROOT) -> None:
+        """Add a directory unless it is there."""
+        if self.tree.find(path) is None:
+            made = directory(mode, mtime=self.time)
+            made.uid, made.gid = owner.uid, owner.gid
+            self.tree.add(path.encode(), made)
+
+    def has(self, path: str) -> bool:
+        """Whether there is something, links followed."""
+        return self.tree.find(path) is not None
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a file, links followed; None if there is no file there."""
+        node = self.tree.find(path)
+        return b"".join(self.disk.read(node.content)) if node is not None and node.is_file else None
+
+    def text(self, path: str) -> str:
+        """The start of a file as text; empty if there is none."""
+        node = self.tree.find(path)
+        if node is None or not node.is_file or node.content.size > _MAX_TEXT:
+            return ""
+        return (self.read(path) or b"").decode("utf-8", "replace")
+
+    def names(self, path: str) -> list[str]:
+        """The names in a directory, links followed, sorted; those that are no text are left out."""
+        node = self.tree.find(path)
+        found = [] if node is None else [name.decode("utf-8", "surrogateescape") for name in node.children]
+        return sorted(name for name in found if name.isprintable())

@@ -1,0 +1,116 @@
+"""Reads a tar into the files of an image, while it flows: nothing of it is ever unpacked on this host."""
+
+import contextlib
+import stat
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from typing import BinaryIO, cast
+
+import zstandard
+
+from ghrunner_vm.errors import UsageError
+from ghrunner_vm.images.build.ext4.disk import Source
+from ghrunner_vm.images.build.files import Files, Owner
+from ghrunner_vm.images.build.tree import Node, parts, printable
+
+_BUFFER = 1 << 20
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_XATTR = "SCHILY.xattr."
+_TYPES = {
+    tarfile.REGTYPE: stat.S_IFREG,
+    tarfile.AREGTYPE: stat.S_IFREG,
+    tarfile.CONTTYPE: stat.S_IFREG,
+    tarfile.GNUTYPE_SPARSE: stat.S_IFREG,
+    tarfile.DIRTYPE: stat.S_IFDIR,
+    tarfile.SYMTYPE: stat.S_IFLNK,
+    tarfile.CHRTYPE: stat.S_IFCHR,
+    tarfile.BLKTYPE: stat.S_IFBLK,
+    tarfile.FIFOTYPE: stat.S_IFIFO,
+}
+
+Keep = Callable[[list[bytes]], bool]
+"""Whether a path, given by its names, belongs to the image."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a tar had: how many files, bytes of content, and the newest time of a change."""
+
+    members: int
+    size: int
+    newest: int
+
+
+def read(
+    source: BufferedReader,
+    files: Files,
+    *,
+    keep: Keep = lambda _names: True,
+    below: bytes = b"",
+    owner: Owner | None = None,
+    progress: Callable[[int], None] = lambda _bytes: None,
+) -> Read:
+    """Add what a tar holds; compressed with gzip, bzip2, xz or zstd if need be.
+
+    `below`: the directory that it is put into. `owner`: whose everything becomes. `progress` hears the bytes of content
+    so far. Raises UsageError for what is no tar, or has what cannot be in an image.
+    """
+    members = size = newest = 0
+    try:
+        with _opened(source) as tar:
+            for member in tar:
+                names = parts(_bytes(member.name))
+                newest = max(newest, int(member.mtime))
+                if names and not keep(names):
+                    continue
+                _add(files, tar, member, below, owner)
+                members += 1
+                size += member.size if member.isreg() else 0
+                progress(size)
+    except (tarfile.TarError, EOFError, zstandard.ZstdError, OSError, ValueError) as error:
+        raise UsageError("This is not a whole tar", details=str(error)) from error
+    return Read(members, size, newest)
+
+
+@contextlib.contextmanager
+def _opened(source: BufferedReader) -> Iterator[tarfile.TarFile]:
+    stream: BinaryIO = source
+    if source.peek(len(_ZSTD_MAGIC)).startswith(_ZSTD_MAGIC):
+        stream = cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True))
+    with tarfile.open(fileobj=stream, mode="r|*", bufsize=_BUFFER, encoding="utf-8", errors="surrogateescape") as tar:
+        yield tar
+
+
+def _add(files: Files, tar: tarfile.TarFile, member: tarfile.TarInfo, below: bytes, owner: Owner | None) -> None:
+    path, leads = (below + b"/" + _bytes(name) for name in (member.name, member.linkname))
+    if member.type == tarfile.LNKTYPE:
+        target = files.tree.find(leads, follow=False)
+        if target is None or target.is_directory:
+            raise UsageError("A hard link leads nowhere", details=f"{printable(path)} to {printable(leads)}")
+        files.tree.add(path, target)
+        return
+    if member.type not in _TYPES:
+        raise UsageError("This kind of file cannot be in an image", details=printable(path))
+    whose = owner or Owner(member.uid, member.gid)
+    node = Node(
+        _TYPES[member.type] | member.mode & 0o7777,
+        *(whose.uid, whose.gid, int(member.mtime)),
+        xattrs=_xattrs(member),
+        target=_bytes(member.linkname) if member.issym() else b"",
+        device=(member.devmajor, member.devminor),
+    )
+    if node.is_file:
+        content = tar.extractfile(member)
+        node.content = files.disk.store(cast("Source", content))
+    files.tree.add(path, node)
+
+
+def _xattrs(member: tarfile.TarInfo) -> dict[bytes, bytes]:
+    headers = member.pax_headers.items()
+    return {_bytes(name.removeprefix(_XATTR)): _bytes(value) for name, value in headers if name.startswith(_XATTR)}
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
