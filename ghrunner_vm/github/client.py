@@ -23,6 +23,8 @@ from ghrunner_vm.github.models import (
     Removal,
     RepositoryList,
     Runner,
+    RunnerDownload,
+    RunnerDownloads,
     RunnerGroup,
     RunnerList,
     Sight,
@@ -201,6 +203,13 @@ class GitHub:
                 return
         brief = f"GitHub lists more than {_MOST_PAGES * PAGE} runners for {self.scope}"
         raise InfrastructureError(brief, resolution="Remove runners in its settings.")
+
+    def downloads(self) -> tuple[RunnerDownload, ...]:
+        """`GET …/actions/runners/downloads`: the version of the runner that GitHub serves now, for each platform."""
+        answer = self._send("GET", f"{self._runners}/downloads")
+        if answer.status != 200:
+            raise refused(answer, self.scope, "list the downloads of the runner")
+        return answer.parse(RunnerDownloads).root
 
     def sight(self, runner_id: int, name: str) -> Sight:
         """How GitHub sees a runner; free of charge (304) while nothing changes.

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, RootModel, SecretStr
 
 
 def _one_word(secret: SecretStr) -> SecretStr:
@@ -62,6 +62,25 @@ class JitConfigAnswer(_Lenient):
 
     runner: Runner
     encoded_jit_config: Secret
+
+
+class RunnerDownload(_Lenient):
+    """`runner-application` of GitHub's OpenAPI description: the runner that GitHub serves for one platform.
+
+    `os` is `linux`, `osx` or `win`; `architecture` is `x64`, `arm64` or `arm`.
+    """
+
+    os: str
+    architecture: str
+    download_url: str
+    filename: str
+    sha256_checksum: str | None = None
+
+
+class RunnerDownloads(RootModel[tuple[RunnerDownload, ...]]):
+    """The answer of `GET …/actions/runners/downloads`."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class RunnerGroup(_Lenient):

@@ -10,10 +10,13 @@ from ghrunner_vm.simulator.runner_routes import RunnerRoutes
 from ghrunner_vm.simulator.state import State
 
 
-def api(state: State, rates: RateLimits) -> Starlette:
-    """The routes of `app_routes` and `runner_routes`; any other path answers 404 in GitHub's form."""
+def api(state: State, rates: RateLimits, releases_url: str) -> Starlette:
+    """The routes of `app_routes` and `runner_routes`; any other path answers 404 in GitHub's form.
+
+    The runner's downloads are said to lie below `releases_url`.
+    """
     return Starlette(
-        routes=[*AppRoutes(state.identity, rates).routes(), *RunnerRoutes(state).routes()],
+        routes=[*AppRoutes(state.identity, rates).routes(), *RunnerRoutes(state, releases_url).routes()],
         middleware=[Middleware(Envelope, state.identity, rates, state.clock)],
         exception_handlers=HANDLERS,
     )

@@ -15,6 +15,7 @@ from ghrunner_vm.simulator.access import authorize
 from ghrunner_vm.simulator.accounts import repository
 from ghrunner_vm.simulator.model import Group, NotFound, Registration, Runner, Scope, timestamp
 from ghrunner_vm.simulator.problems import read_body
+from ghrunner_vm.simulator.releases import ARCHITECTURES, described
 from ghrunner_vm.simulator.state import State
 
 PREFIXES = ("/orgs/{org}", "/repos/{owner}/{repo}", "/enterprises/{enterprise}")
@@ -34,8 +35,9 @@ class JitRequest(BaseModel):
 class RunnerRoutes:
     """Handlers that want an installation token with the right permission, or a person's token."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, releases_url: str) -> None:
         self._state = state
+        self._releases_url = releases_url
 
     def routes(self) -> list[Route]:
         """Where each handler answers, for each kind of scope."""
@@ -90,10 +92,10 @@ class RunnerRoutes:
         return JSONResponse({"token": f"A{secrets.token_hex(14).upper()}", "expires_at": expires_at}, 201)
 
     async def downloads(self, request: Request) -> Response:
-        """`GET …/actions/runners/downloads`: the checksums are made up, for nothing can be downloaded."""
+        """`GET …/actions/runners/downloads`"""
         self._scope(request, "read")
-        version = self._state.runner_version
-        return JSONResponse([_download(version, architecture) for architecture in ("x64", "arm64", "arm")])
+        version, where = self._state.runner_version, self._releases_url
+        return JSONResponse([described(version, architecture, where) for architecture in ARCHITECTURES])
 
     async def list_groups(self, request: Request) -> Response:
         """`GET /orgs/{org}/actions/runner-groups`, `GET /enterprises/{enterprise}/actions/runner-groups`"""
@@ -163,17 +165,6 @@ def _render_group(scope: Scope, group: Group) -> dict[str, object]:
         "restricted_to_workflows": False,
         "selected_workflows": [],
         "workflow_restrictions_read_only": False,
-    }
-
-
-def _download(version: str, architecture: str) -> dict[str, str]:
-    filename = f"actions-runner-linux-{architecture}-{version}.tar.gz"
-    return {
-        "os": "linux",
-        "architecture": architecture,
-        "download_url": f"https://github.com/actions/runner/releases/download/v{version}/{filename}",
-        "filename": filename,
-        "sha256_checksum": hashlib.sha256(filename.encode()).hexdigest(),
     }
 
 

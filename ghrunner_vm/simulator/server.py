@@ -22,12 +22,14 @@ from ghrunner_vm.simulator.admin import Admin
 from ghrunner_vm.simulator.api import api
 from ghrunner_vm.simulator.envelope import RateLimits
 from ghrunner_vm.simulator.faults import ADMIN_PREFIX, Faults, FaultyAnswers
+from ghrunner_vm.simulator.releases import Releases
 from ghrunner_vm.simulator.service import Service
 from ghrunner_vm.simulator.state import State
 from ghrunner_vm.simulator.trouble import DriftingClock, Troubles
 
 HOST = "127.0.0.1"
 SERVICE_PREFIX = "/_service"
+RELEASES_PREFIX = "/_releases"
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
 
@@ -99,8 +101,9 @@ class Simulator:
         return Starlette(
             routes=[
                 Mount(SERVICE_PREFIX, Service(self.state).application()),
+                Mount(RELEASES_PREFIX, Releases().application()),
                 Mount(ADMIN_PREFIX, Admin(self.state, self.faults, self.troubles).application()),
-                Mount("/", api(self.state, self.rates)),
+                Mount("/", api(self.state, self.rates, f"{self.url}{RELEASES_PREFIX}")),
             ],
             middleware=[Middleware(DateHeader, clock), Middleware(FaultyAnswers, self.faults)],
         )

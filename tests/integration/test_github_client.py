@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pydantic import SecretStr
 
 from ghrunner_vm.errors import InfrastructureError, PermanentError, UsageError
 from ghrunner_vm.github.auth import AppAuth, TokenAuth
@@ -304,3 +305,23 @@ def test_an_enterprise_has_no_installation(sim: Simulator, time: VirtualTime) ->
     refusal = pytest.raises(PermanentError, match="no App manage an enterprise's runners")
     with GitHub(sim.url, enterprise, auth, clock=time.clock) as github, refusal:
         github.installation()
+
+
+@pytest.mark.parametrize("scope", ["org:demo-org", "repo:demo-org/thing"])
+def test_what_runner_github_serves(sim: Simulator, time: VirtualTime, scope: str) -> None:
+    sim.state.runner_version = "2.400.1"
+    auth = AppAuth(sim.client_id, sim.private_key_pem.encode())
+    with GitHub(sim.url, Scope.parse(scope), auth, clock=time.clock) as github:
+        served = github.downloads()
+    assert {(download.os, download.architecture) for download in served} >= {("linux", "x64"), ("linux", "arm64")}
+    assert served[0].filename == "actions-runner-linux-x64-2.400.1.tar.gz"
+    assert len(str(served[0].sha256_checksum)) == 64
+
+
+def test_the_downloads_of_an_enterprise_and_of_nobody(sim: Simulator, time: VirtualTime, github: GitHub) -> None:
+    auth = TokenAuth(SecretStr(sim.personal_token))
+    with GitHub(sim.url, Scope.parse("enterprise:demo-enterprise"), auth, clock=time.clock) as enterprise:
+        assert enterprise.downloads()
+    sim.faults.add(Rule(path="*/downloads", status=403, body='{"message": "Resource not accessible by integration"}'))
+    with pytest.raises(PermanentError, match="list the downloads of the runner"):
+        github.downloads()

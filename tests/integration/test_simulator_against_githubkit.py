@@ -1,11 +1,15 @@
 """An independent client, generated from GitHub's OpenAPI description, must be able to read the simulator's answers."""
 
+import hashlib
+import io
+import tarfile
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import jwt
 import pytest
+import requests
 from githubkit import AppAuthStrategy, GitHub, TokenAuthStrategy
 from githubkit.exception import RequestFailed
 from githubkit_schemas.latest.models import (
@@ -137,6 +141,18 @@ def test_repository(org: GitHub[Any]) -> None:
     assert actions.delete_self_hosted_runner_from_repo(*where, runner.id).status_code == 204
     assert len(actions.list_runner_applications_for_repo(*where).parsed_data) == 3
     assert actions.create_registration_token_for_repo(*where).parsed_data.token
+
+
+def test_the_downloads_are_what_their_checksums_say(sim: Simulator, org: GitHub[Any]) -> None:
+    for download in org.rest.actions.list_runner_applications_for_org("demo-org").parsed_data:
+        assert download.download_url.startswith(sim.url)
+        content = requests.get(download.download_url, timeout=30).content
+        assert hashlib.sha256(content).hexdigest() == download.sha256_checksum
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            listener = archive.extractfile("./bin/Runner.Listener")
+            assert listener is not None
+            assert f"\nVERSION={sim.state.runner_version}\n" in listener.read().decode()
+    assert requests.get(f"{sim.url}/_releases/download/v1.0.0/other.tar.gz", timeout=30).status_code == 404
 
 
 def test_enterprise_with_a_personal_token(person: GitHub[Any]) -> None:
