@@ -16,17 +16,25 @@ _CHUNK = 4 << 10
 class Pipe(io.RawIOBase):
     """The descriptor `pipe`, read until the end of `program` (a pidfd): its background processes may hold it open.
 
-    Reading raises what `late` gives when nothing came for as many seconds as `patience` says.
+    Reading raises what `late` gives when nothing came for as many seconds as `patience` says, and at the end what
+    `check` raises: what a program wrote before it failed must not pass for all of it.
     """
 
-    def __init__(self, pipe: int, program: int, patience: Callable[[], float], late: Callable[[], Exception]) -> None:
+    def __init__(
+        self,
+        pipe: int,
+        program: int,
+        *,
+        patience: Callable[[], float],
+        late: Callable[[], Exception],
+        check: Callable[[], None],
+    ) -> None:
         super().__init__()
-        self.ended = False
-        """Whether all has been read."""
         self._pipe = pipe
         self._program = program
         self._patience = patience
         self._late = late
+        self._check = check
 
     def readable(self) -> bool:
         """See io.IOBase."""
@@ -41,7 +49,8 @@ class Pipe(io.RawIOBase):
         view = memoryview(buffer)
         block = os.read(self._pipe, view.nbytes) if self._wait() else b""
         view[: len(block)] = block
-        self.ended = not block
+        if not block:
+            self._check()
         return len(block)
 
     def _wait(self) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import collections
 import contextlib
-import io
 import logging
 import os
 import resource
@@ -16,8 +15,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, cast
 
 from ghrunner_vm.clock import SYSTEM
 from ghrunner_vm.errors import InfrastructureError, PermanentError
@@ -148,39 +148,29 @@ def narrated(
     """
     last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
     deadline = SYSTEM.monotonic() + timeout
-    with _piped(argv, lambda: deadline - SYSTEM.monotonic(), stderr=subprocess.STDOUT, env=env) as program:
-        for line in lines(program.pipe):
+
+    def left() -> float:
+        return max(0, deadline - SYSTEM.monotonic())
+
+    with _piped(argv, stderr=subprocess.STDOUT, env=env) as program:
+        for line in lines(program.pipe(left, lambda: program.check(left(), lambda: "\n".join(last)))):
             last.append(line)
             tell(line)
-        code = program.code()
-    if code != 0:
-        raise CommandFailed(argv, code, "\n".join(last))
 
 
 @contextlib.contextmanager
-def streamed(argv: Sequence[str], *, patience: float, env: Mapping[str, str] | None = None) -> Iterator[BinaryIO]:
-    """The standard output of a program. What was made of it counts only if the block ends without an error.
+def streamed(argv: Sequence[str], *, patience: float, env: Mapping[str, str] | None = None) -> Iterator[BufferedReader]:
+    """The standard output of a program. Reading to its end raises CommandFailed unless the program ended well.
 
-    Raises CommandMissing and, at the end of the block at the latest, CommandFailed, or InfrastructureError when
-    nothing came for `patience` seconds.
+    Raises CommandMissing, and InfrastructureError when nothing came for `patience` seconds. What the reader leaves is
+    read at the end of the block.
     """
-    with (
-        tempfile.TemporaryFile() as errors,
-        _piped(argv, lambda: patience, stderr=errors.fileno(), env=env) as program,
-    ):
-        stream = io.BufferedReader(program.pipe, _CHUNK)
-        try:
-            yield stream
-            while stream.read(_CHUNK):  # the padding that follows the end of an archive
-                continue
-            failed = program.code()
-        except Exception as error:
-            # Who reads a stream that ended too early complains of that; why it ended is what a person must know.
-            if program.pipe.ended and (failed := program.code()):
-                raise CommandFailed(argv, failed, _end_of(errors)) from error
-            raise
-        if failed:
-            raise CommandFailed(argv, failed, _end_of(errors))
+    with tempfile.TemporaryFile() as errors, _piped(argv, stderr=errors.fileno(), env=env) as program:
+        pipe = program.pipe(lambda: patience, lambda: program.check(patience, lambda: _end_of(errors)))
+        stream: BufferedReader = BufferedReader(pipe, _CHUNK)
+        yield stream
+        while stream.read(_CHUNK):
+            continue
 
 
 @dataclass(frozen=True)
@@ -190,15 +180,20 @@ class _Piped:
     argv: Sequence[str]
     child: subprocess.Popen[bytes]
     pidfd: int
-    pipe: Pipe
-    patience: Callable[[], float]
 
-    def code(self) -> int:
-        """Its exit code, once it has said all."""
+    def pipe(self, patience: Callable[[], float], check: Callable[[], None]) -> Pipe:
+        """What it writes; see Pipe."""
+        output = cast("IO[bytes]", self.child.stdout).fileno()
+        return Pipe(output, self.pidfd, patience=patience, late=self._too_slow, check=check)
+
+    def check(self, patience: float, said: Callable[[], str]) -> None:
+        """Raise CommandFailed unless it ends well; it has closed its output, and must end soon."""
         try:
-            return self.child.wait(max(0, self.patience()))
+            code = self.child.wait(patience)
         except subprocess.TimeoutExpired as error:
-            raise _too_slow(self.argv) from error
+            raise self._too_slow() from error
+        if code != 0:
+            raise CommandFailed(self.argv, code, said())
 
     def end(self) -> None:
         """SIGTERM, and SIGKILL for what is left of its group after some seconds."""
@@ -212,32 +207,27 @@ class _Piped:
             # As long as nobody has asked for its exit code, the number is its own.
             os.killpg(self.child.pid, signal.SIGKILL)
 
+    def _too_slow(self) -> InfrastructureError:
+        return InfrastructureError(f"{self.argv[0]} did not go on in time and was ended", details=shlex.join(self.argv))
+
 
 @contextlib.contextmanager
-def _piped(
-    argv: Sequence[str], patience: Callable[[], float], *, stderr: int, env: Mapping[str, str] | None
-) -> Iterator[_Piped]:
+def _piped(argv: Sequence[str], *, stderr: int, env: Mapping[str, str] | None) -> Iterator[_Piped]:
     """A program in a session of its own: Ctrl-C reaches it as SIGTERM, by us."""
     log.debug("begin %s", shlex.join(argv))
-    null, piped = subprocess.DEVNULL, subprocess.PIPE
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
     try:
         child = subprocess.Popen(
-            argv, bufsize=0, stdin=null, stdout=piped, stderr=stderr, start_new_session=True, env=environment(env)
+            argv, bufsize=0, stdin=null, stdout=pipe, stderr=stderr, start_new_session=True, env=environment(env)
         )
     except FileNotFoundError as error:
         raise CommandMissing(argv[0]) from error
     with child, contextlib.ExitStack() as stack:
         pidfd = os.pidfd_open(child.pid)
         stack.callback(os.close, pidfd)
-        output = cast("IO[bytes]", child.stdout).fileno()
-        pipe = Pipe(output, pidfd, patience, lambda: _too_slow(argv))
-        program = _Piped(argv, child, pidfd, pipe, patience)
+        program = _Piped(argv, child, pidfd)
         stack.callback(program.end)
         yield program
-
-
-def _too_slow(argv: Sequence[str]) -> InfrastructureError:
-    return InfrastructureError(f"{argv[0]} did not go on in time and was ended", details=shlex.join(argv))
 
 
 def _end_of(file: IO[bytes]) -> str:

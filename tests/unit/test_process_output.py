@@ -79,12 +79,20 @@ def test_a_stream_is_whole() -> None:
 
 
 def test_a_stream_that_ends_early_is_an_error() -> None:
-    with (
-        pytest.raises(process.CommandFailed, match="exit code 2") as caught,
-        process.streamed(_script("echo part; echo broken disk >&2; exit 2"), patience=30) as stream,
-    ):
-        assert stream.read() == b"part\n"
+    """Whoever reads it hears so before anything is made of it."""
+    failing = _script("echo part; echo broken disk >&2; exit 2")
+    read: list[bytes] = []
+    with pytest.raises(process.CommandFailed) as caught, process.streamed(failing, patience=30) as stream:
+        read.append(stream.read())
+    assert read == []
+    assert caught.value.code == 2
     assert caught.value.output == "broken disk\n"
+
+
+def test_a_failure_that_the_reader_does_not_see() -> None:
+    failing = _script("echo part; exit 2")
+    with pytest.raises(process.CommandFailed), process.streamed(failing, patience=30) as stream:
+        assert stream.read(4) == b"part"
 
 
 def test_why_a_stream_ended_is_told_rather_than_that_it_ended(tmp_path: Path) -> None:

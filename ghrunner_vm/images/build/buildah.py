@@ -4,8 +4,8 @@ import json
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from ghrunner_vm import process
 from ghrunner_vm.images.build.builder import (
@@ -58,7 +58,7 @@ class Buildah:
         """See Builder."""
         ask("buildah", "from", "--pull-never", "--name", container, image)
 
-    def export(self, container: str) -> AbstractContextManager[BinaryIO]:
+    def export(self, container: str) -> AbstractContextManager[BufferedReader]:
         """See Builder."""
         # An ordinary user's mounts, and the owners of the files, exist only in a namespace that buildah makes.
         inside = () if os.geteuid() == 0 else ("buildah", "unshare")

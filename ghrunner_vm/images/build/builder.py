@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -75,7 +76,7 @@ class Builder(Protocol):
     def create(self, image: str, container: str) -> None:
         """Make a container of this name that does not run."""
 
-    def export(self, container: str) -> AbstractContextManager[BinaryIO]:
+    def export(self, container: str) -> AbstractContextManager[BufferedReader]:
         """Its files as a tar stream; see process.streamed."""
 
     def remove(self, container: str) -> None:

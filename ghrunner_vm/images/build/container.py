@@ -6,8 +6,8 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from pydantic import ValidationError
 
@@ -33,8 +33,11 @@ class BuildFailed(GhvmError):
 class Exported:
     """A container's files, and what its image says of the programs in it."""
 
-    tar: BinaryIO
-    """A pipe, to be read to its end; what is made of it counts only once `exported` has ended without an error."""
+    tar: BufferedReader
+    """A pipe, to be read to its end, which raises CommandFailed if the builder failed: no part passes for the whole.
+
+    A tar's own end mark comes before that end.
+    """
     environment: tuple[str, ...]
     """Each `NAME=value`, on one line."""
     directory: str
@@ -66,8 +69,7 @@ def exported(
 ) -> Iterator[Exported]:
     """Build the Dockerfile of `context` for x86_64 or aarch64; yields the files. `narrate` hears the builder's lines.
 
-    In the main thread SIGTERM and SIGHUP end it as Ctrl-C does. Raises UsageError, BuildFailed, and at the end of the
-    block, when the stream was cut short, InfrastructureError.
+    In the main thread SIGTERM and SIGHUP end it as Ctrl-C does. Raises UsageError, BuildFailed and InfrastructureError.
     """
     recipe = Recipe(context, _dockerfile(context, dockerfile), arch)
     with process.interruptible(), contextlib.ExitStack() as stack:

@@ -2,8 +2,8 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from ghrunner_vm import process
 from ghrunner_vm.images.build.builder import (
@@ -59,7 +59,7 @@ class Docker:
         # It never runs, but an image that names no command would be refused without one.
         ask(self.name, "create", "--name", container, "--network", "none", image, "/sbin/init")
 
-    def export(self, container: str) -> AbstractContextManager[BinaryIO]:
+    def export(self, container: str) -> AbstractContextManager[BufferedReader]:
         """See Builder."""
         return process.streamed((self.name, "export", container), patience=PATIENCE_SECONDS, env=environment())
 
