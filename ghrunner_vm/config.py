@@ -23,10 +23,12 @@ APP = "ghvm"
 PREFIX = "GHVM_"
 RUNNER_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,54}")
 RUNNER_PREFIX_FORMS = "1 to 55 letters, digits, dots, underscores and hyphens, the first a letter or digit"
+_IMAGE_KEY_FORMS = "public keys as ghvm images keygen prints them, ed25519:BASE64"
 _SCOPES = ("github_org", "github_repo", "github_enterprise")
-_SECRETS = ("github_token",)
+_SECRETS = ("github_token", "publish_token")
 _PATHS = ("github_private_key", "images_cache_dir", "state_dir", "metrics_textfile", "egress_learn")
 _MAX_FILE = 1 << 20
+_IMAGE_KEY = re.compile(r"ed25519:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")  # 32 bytes in base64
 
 
 def _matching(pattern: re.Pattern[str], forms: str) -> AfterValidator:
@@ -80,7 +82,15 @@ def _addresses(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _image_keys(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not _IMAGE_KEY.fullmatch(value):
+            raise ValueError(f"must be {_IMAGE_KEY_FORMS}")
+    return values
+
+
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_addresses)]
+ImageKeys = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_image_keys)]
 Destinations = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_destinations)]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 AnyPath = Annotated[Path, BeforeValidator(_expand)]
@@ -115,6 +125,9 @@ class Settings(BaseModel):
     images_cache_dir: AnyPath | None = Field(None, description="a directory")
     image_poll_seconds: Whole = Field(300, ge=0, le=86_400, description="seconds, 1 to 86400; 0: never")
     images_keep: Whole = Field(2, ge=1, description="how many versions of an image to keep, 1 or more")
+    images_trusted_keys: ImageKeys = Field((), description=f"a list of {_IMAGE_KEY_FORMS}")
+    runner_max_age_days: Whole = Field(30, ge=0, le=3650, description="days, 1 to 3650; 0: never refuse a runner")
+    publish_token: SecretStr | None = Field(None, min_length=1, description="a token, from GHVM_PUBLISH_TOKEN only")
     no_cache: bool = Field(False, description="true or false")
     require_latest: bool = Field(False, description="true or false")
     no_shutdown_after_job: bool = Field(False, description="true or false")

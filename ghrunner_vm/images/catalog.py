@@ -12,11 +12,11 @@ from typing import BinaryIO
 from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.images.compress import Changed, CompressedCache, Content
 from ghrunner_vm.images.manifest import MAX_MANIFEST_BYTES, Manifest, check_name
+from ghrunner_vm.images.signature import MAX_SIGNATURE_BYTES
 
 QUIET_SECONDS = 2.0
 """A file that changed more recently than this is still being written."""
 COMMIT_DIGITS = 40
-MAX_SIGNATURE_BYTES = 4096
 _DISK = ".qcow2"
 _MANIFEST = ".json"
 _SIGNATURE = ".json.sig"
@@ -56,9 +56,17 @@ class _Image:
 
 
 class Catalog:
-    """The images in `directory`, read anew by each `refresh`. `warn` hears each reason to leave a file out once."""
+    """The images in `directory`, read anew by each `refresh`. `warn` hears each reason to leave a file out once.
 
-    def __init__(self, directory: Path, cache: CompressedCache, *, warn: Warn, clock: Clock = SYSTEM) -> None:
+    With `only` there is no other image than that.
+    """
+
+    def __init__(
+        self, directory: Path, cache: CompressedCache, *, warn: Warn, clock: Clock = SYSTEM, only: str | None = None
+    ) -> None:
+        self.busy = False
+        """Whether the last `refresh` found images that are being written, and left them as they were, or out."""
+        self._only = only
         self._directory = directory
         self._cache = cache
         self._warn = warn
@@ -72,17 +80,17 @@ class Catalog:
         Blocks for as long as new content takes to compress. Raises OSError.
         """
         images: dict[str, _Image] = {}
-        busy = False
+        self.busy = False
         for name in self._names():
             try:
                 images[name] = self._bundle(name) if self._file(name, _MANIFEST).is_file() else self._plain(name)
             except (_Busy, Changed, FileNotFoundError):
+                self.busy = True
                 if self._latest is not None and name in self._latest.images:
                     return self._latest  # it is being replaced: the old one stays until the new one is whole
-                busy = True
             except _Unusable as error:
                 self._tell(f"ignored: {error}")
-        if self._latest is not None or images or not busy:
+        if self._latest is not None or images or not self.busy:
             self._latest = _snapshot(images)
         return self._latest
 
@@ -94,7 +102,7 @@ class Catalog:
         entries = [entry.name for entry in self._directory.iterdir() if not entry.name.startswith(".")]
         suffixes = (_DISK, _MANIFEST)
         stems = {entry.removesuffix(suffix) for entry in entries for suffix in suffixes if entry.endswith(suffix)}
-        return sorted(stem for stem in stems if self._is_name(stem))
+        return sorted(stem for stem in stems if self._only in (None, stem) and self._is_name(stem))
 
     def _is_name(self, stem: str) -> bool:
         try:

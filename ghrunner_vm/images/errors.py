@@ -17,6 +17,17 @@ class ImageServerUnreachable(InfrastructureError):
     """The server did not answer, or answered that it cannot serve now. A cached image may do."""
 
 
+class ImageServerNonsense(InfrastructureError):
+    """The server gave an answer that no image server gives."""
+
+
+class ImageUntrusted(InfrastructureError):
+    """The image is not signed as this host wants it. A cached image that is may do.
+
+    No permanent error: a server that serves a bad signature for an hour must not stop a fleet for longer.
+    """
+
+
 class CacheNotWritable(PermanentError):
     """The cache is on a read-only file system, or its mode forbids writing. What is complete in it can be used."""
 

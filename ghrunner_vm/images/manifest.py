@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_ARTIFACT_BYTES = 1 << 40
-RESERVED = frozenset({"manifest.json", "verified.json", "lease"})
+RESERVED = frozenset({"manifest.json", "manifest.signed", "manifest.sig", "verified.json", "lease"})
 """Names that the store uses beside the artifacts of an image."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -27,6 +27,7 @@ Role = Literal["disk", "kernel", "initrd", "base", "kernel-config"]
 """`base` is the disk's content as a squashfs, for engines that put a layer of their own above it."""
 Word = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
 Arch = Literal["x86_64", "aarch64"]
+Engine = Literal["qemu", "firecracker"]
 
 
 class OwnFile(BaseModel):
@@ -67,7 +68,7 @@ class Manifest(OwnFile):
     schema_version: Literal[1] = Field(alias="schema")
     name: Name
     arch: Arch | None
-    engine: tuple[Literal["qemu", "firecracker"], ...] = Field(min_length=1)
+    engine: tuple[Engine, ...] = Field(min_length=1)
     agent: Literal[1] | None
     runner_version: Annotated[str, Field(pattern=r"^[0-9]{1,5}(\.[0-9]{1,5}){1,3}$")] | None
     runner_date: date | None = None

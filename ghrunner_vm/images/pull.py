@@ -37,14 +37,14 @@ def pull(
     commit: str | None = None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
-    accept: Callable[[Manifest], None] = lambda _manifest: None,
+    accept: Callable[[Manifest], object] = lambda _manifest: None,
 ) -> PulledImage:
     """Make sure that the cache has this image; the server's latest commit unless one is given.
 
     A process that pulls the same image is waited for. `cancelled` is asked between chunks. `accept` may
     raise on seeing the manifest, before anything large is fetched. Raises PullCancelled, ImageMissing, ImageCorrupt,
-    ImageServerUnreachable, DiskFull and CacheNotWritable. Whenever it ends, even by SIGKILL, only the staging
-    directory is left, from which the next pull of this commit goes on and which others clear.
+    ImageUntrusted, ImageServerUnreachable, DiskFull and CacheNotWritable. Whenever it ends, even by SIGKILL, only the
+    staging directory is left, from which the next pull of this commit goes on and which others clear.
     """
 
     def check() -> None:
@@ -59,10 +59,11 @@ def pull(
         if store.has(commit, name):
             return present
         transfer = _Transfer(store, server, commit, staging, progress or (lambda _done, _total: None), check)
-        announced = server.manifest(commit, name)
-        accept(announced)
-        manifest, record = transfer.run(announced)
-        store.publish(staging, manifest, record, commit)
+        announced = server.announced(commit, name)
+        store.trust.check(announced.manifest, announced.signed)
+        accept(announced.manifest)
+        manifest, record = transfer.run(announced.manifest)
+        store.publish(staging, manifest, record, commit, announced.signed)
     return PulledImage(commit, name, fetched=True, bytes=manifest.total_size or 0)
 
 

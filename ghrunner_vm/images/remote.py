@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -10,16 +11,25 @@ import requests
 import urllib3
 
 from ghrunner_vm.clock import SYSTEM, Clock
-from ghrunner_vm.errors import InfrastructureError, UsageError
+from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images.deadline import within
 from ghrunner_vm.images.download import CHUNK, Download, Patience, missing
-from ghrunner_vm.images.errors import ImageServerUnreachable
+from ghrunner_vm.images.errors import ImageServerNonsense, ImageServerUnreachable
 from ghrunner_vm.images.manifest import MAX_MANIFEST_BYTES, Manifest, check_name
 from ghrunner_vm.images.part import Part
+from ghrunner_vm.images.signature import MAX_SIGNATURE_BYTES, SignedManifest
 
 _SMALL_SECONDS = 60.0
 _MAX_TEXT = 4096
 _PLAIN_HASH = re.compile(r"([0-9a-f]{64})(\s+\*?\S+)?\s*")
+
+
+@dataclass(frozen=True)
+class Announced:
+    """What the server says of an image. `signed` is None for a plain disk and for a bundle that is not signed."""
+
+    manifest: Manifest
+    signed: SignedManifest | None
 
 
 class ImageServer:
@@ -57,12 +67,30 @@ class ImageServer:
     def manifest(self, commit: str, name: str) -> Manifest:
         """`GET /images/{commit}/{name}.json`, or the plain disk of that name.
 
-        Raises ImageMissing, ImageServerUnreachable, and InfrastructureError for a manifest that is none.
+        Raises ImageMissing, ImageServerUnreachable, and ImageServerNonsense for a manifest that is none.
         """
-        path = f"images/{commit}/{name}.json"
-        content = self._small(path, MAX_MANIFEST_BYTES)
+        content = self._manifest(commit, name)
+        return self._plain(commit, name) if content is None else self._parsed(commit, name, content)
+
+    def announced(self, commit: str, name: str) -> Announced:
+        """As `manifest`, with `GET /images/{commit}/{name}.json.sig`, which is not checked here."""
+        content = self._manifest(commit, name)
         if content is None:
-            return self._plain(commit, name)
+            return Announced(self._plain(commit, name), None)
+        manifest, signature = self._parsed(commit, name, content), self._signature(commit, name)
+        return Announced(manifest, None if signature is None else SignedManifest(content, signature))
+
+    def download(self, commit: str, artifact: str, check: Callable[[], None], part: Part) -> Download:
+        """`GET /images/{commit}/{artifact}.zst`, going on from `part`. `check` is called between chunks, may raise."""
+        path = f"images/{commit}/{artifact}.zst"
+        opens = functools.partial(self._get, path)
+        return Download(opens, f"{self.url}/{path}", self.patience, check, part, clock=self.clock)
+
+    def _manifest(self, commit: str, name: str) -> bytes | None:
+        return self._small(f"images/{commit}/{name}.json", MAX_MANIFEST_BYTES)
+
+    def _parsed(self, commit: str, name: str, content: bytes) -> Manifest:
+        path = f"images/{commit}/{name}.json"
         try:
             manifest = Manifest.parse(content)
         except ValueError as error:
@@ -71,11 +99,11 @@ class ImageServer:
             raise self._nonsense(path, f"it is the manifest of {manifest.name!r}")
         return manifest
 
-    def download(self, commit: str, artifact: str, check: Callable[[], None], part: Part) -> Download:
-        """`GET /images/{commit}/{artifact}.zst`, going on from `part`. `check` is called between chunks, may raise."""
-        path = f"images/{commit}/{artifact}.zst"
-        opens = functools.partial(self._get, path)
-        return Download(opens, f"{self.url}/{path}", self.patience, check, part, clock=self.clock)
+    def _signature(self, commit: str, name: str) -> bytes | None:
+        try:
+            return self._small(f"images/{commit}/{name}.json.sig", MAX_SIGNATURE_BYTES)
+        except ImageServerNonsense:
+            return b""  # a bad signature to those who want one, and nothing to all others
 
     def _plain(self, commit: str, name: str) -> Manifest:
         path = f"images/{commit}/{name}.qcow2.sha256"
@@ -138,8 +166,8 @@ class ImageServer:
             resolution="Check the address, the server and the network, then try again.",
         )
 
-    def _nonsense(self, path: str, why: str) -> InfrastructureError:
-        return InfrastructureError(
+    def _nonsense(self, path: str, why: str) -> ImageServerNonsense:
+        return ImageServerNonsense(
             f"The image server {self.url} gave an answer that makes no sense",
             details=f"GET /{path}: {why}",
             resolution="Check that this is an image server, and what it publishes.",

@@ -1,6 +1,7 @@
 """The image cache: one directory per commit and image, complete from the moment it has its name.
 
-DIR/{commit}/{name}/     the artifacts (0444), manifest.json, verified.json, lease
+DIR/{commit}/{name}/     the artifacts (0444), manifest.json, verified.json, lease; and if it is signed, manifest.signed
+                         (the manifest byte by byte as it was published) and manifest.sig
 DIR/.staging/            what is being pulled: see staging.py
 DIR/.trash/              what is being deleted
 """
@@ -21,8 +22,10 @@ from ghrunner_vm.images.directories import clear, directories, make_directory
 from ghrunner_vm.images.errors import ImageCorrupt, ImageMissing, corrupt, mismatch
 from ghrunner_vm.images.locking import lock_within, nothing
 from ghrunner_vm.images.manifest import Manifest, check_name
+from ghrunner_vm.images.signature import Signature, SignedManifest
 from ghrunner_vm.images.space import writing
 from ghrunner_vm.images.staging import RECORD_BYTES, Staging
+from ghrunner_vm.images.trust import ANYBODY, Trust
 from ghrunner_vm.images.verify import (
     RECORD,
     NewHash,
@@ -36,6 +39,8 @@ from ghrunner_vm.images.verify import (
 )
 
 MANIFEST = "manifest.json"
+SIGNED = "manifest.signed"
+SIGNATURE = "manifest.sig"
 LEASE = "lease"
 LEASE_SECONDS = 10.0
 """An exclusive lease lasts for one rename, so a shared one never waits long."""
@@ -53,6 +58,8 @@ class LeasedImage:
     manifest: Manifest
     files: Mapping[str, int]
     lease_fd: int
+    signature: Signature | None = None
+    """Verified; None if no keys are trusted."""
 
     @property
     def disk_fd(self) -> int:
@@ -72,10 +79,21 @@ class CachedImage:
 
 
 class ImageStore:
-    """The cache in `directory`, which is made if it is missing. Several processes share it safely."""
+    """The cache in `directory`, which is made if it is missing. Several processes share it safely.
 
-    def __init__(self, directory: Path, *, new_hash: NewHash = hashlib.sha256, clock: Clock = SYSTEM) -> None:
+    Only what `trust` allows is leased and pulled; it may hold more.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        trust: Trust = ANYBODY,
+        new_hash: NewHash = hashlib.sha256,
+        clock: Clock = SYSTEM,
+    ) -> None:
         self.directory = directory
+        self.trust = trust
         self.new_hash = new_hash
         self.clock = clock
         with writing(directory, RECORD_BYTES):
@@ -90,20 +108,21 @@ class ImageStore:
             raise UsageError("This is not the name of an image", details=str(error)) from error
 
     def has(self, commit: str, name: str) -> bool:
-        """Whether the image is complete. Its content is verified when it is leased, not here."""
+        """Whether the image is complete and trusted. Its content is verified when it is leased, not here."""
         path = self.path(commit, name)
         try:
             self._check(path)
             manifest = read_manifest(path)
-        except (FileNotFoundError, ValueError):
+            trusted = self.trust.allows(manifest, read_signed(path, manifest))
+        except (FileNotFoundError, ValueError, ImageCorrupt):
             return False
-        return all((path / artifact).is_file() for artifact in manifest.artifacts)
+        return trusted and all((path / artifact).is_file() for artifact in manifest.artifacts)
 
     @contextlib.contextmanager
     def lease(self, commit: str, name: str, *, full: bool = False) -> Iterator[LeasedImage]:
         """Hold an image and open its artifacts, verified. `full` hashes everything, whatever the record says.
 
-        Raises ImageMissing, ImageCorrupt (the copy is moved out of the way) and UnsafeCache.
+        Raises ImageMissing, ImageCorrupt (the copy is moved out of the way), ImageUntrusted and UnsafeCache.
         """
         path = self.path(commit, name)
         with contextlib.ExitStack() as stack:
@@ -120,10 +139,14 @@ class ImageStore:
                 raise
             yield image
 
-    def newest(self, name: str) -> str | None:
-        """The commit of this image that was completed last, or None."""
+    def newest(self, name: str, *, trusted: bool = True) -> str | None:
+        """The commit of this image that was completed last, or None. `trusted`: of those that may be leased."""
         found = [image for image in self._complete() if image.path.name == name]
-        return max(found, key=lambda image: image.completed_ns).path.parent.name if found else None
+        for image in sorted(found, key=lambda one: one.completed_ns, reverse=True):
+            commit = image.path.parent.name
+            if not trusted or self.has(commit, name):
+                return commit
+        return None
 
     def images(self) -> list[CachedImage]:
         """All complete images, the newest first."""
@@ -157,10 +180,19 @@ class ImageStore:
         with self._staging.hold(commit, self.path(commit, name).name, check) as directory:
             yield directory
 
-    def publish(self, staging: Path, manifest: Manifest, record: Record, commit: str) -> None:
-        """Give a complete staging directory its name. A crash before the rename leaves it in staging."""
+    def publish(
+        self, staging: Path, manifest: Manifest, record: Record, commit: str, signed: SignedManifest | None = None
+    ) -> None:
+        """Give a complete staging directory its name. A crash before the rename leaves it in staging.
+
+        Raises ImageCorrupt for a manifest that is not the `signed` one.
+        """
         target = self.path(commit, manifest.name)
         record.write(staging)
+        if signed is not None:
+            _require_same(signed, manifest)
+            files.write_atomically(staging / SIGNED, signed.manifest, mode=0o444)
+            files.write_atomically(staging / SIGNATURE, signed.signature, mode=0o444)
         files.write_atomically(staging / MANIFEST, manifest.to_json(), mode=0o444)
         os.close(files.open_lock(staging / LEASE))  # so that a lease of it never has to write
         files.sync_directory(staging)
@@ -195,10 +227,11 @@ class ImageStore:
         commit, name = path.parent.name, path.name
         try:
             manifest = read_manifest(path)
+            signed = read_signed(path, manifest)
             held = {artifact: stack.enter_context(opened(path / artifact)) for artifact in manifest.artifacts}
         except (FileNotFoundError, ValueError) as error:
             raise corrupt(f"The cached image {name} is not complete", str(error)) from error
-        return LeasedImage(commit, name, manifest, held, lease)
+        return LeasedImage(commit, name, manifest, held, lease, self.trust.check(manifest, signed))
 
     def _verify(self, path: Path, image: LeasedImage, *, full: bool) -> None:
         known = {} if full else Record.read(path).files
@@ -266,6 +299,29 @@ def read_manifest(directory: Path) -> Manifest:
     if manifest.name != directory.name:
         raise ValueError(f"the manifest is that of {manifest.name!r}")
     return manifest
+
+
+def read_signed(directory: Path, manifest: Manifest) -> SignedManifest | None:
+    """The signed form of a cached image's manifest, None if it has none; raises UnsafeCache.
+
+    Raises ImageCorrupt if it says something else than `manifest`.
+    """
+    try:
+        signed = SignedManifest(content(directory / SIGNED), content(directory / SIGNATURE))
+    except FileNotFoundError:
+        return None
+    _require_same(signed, manifest)
+    return signed
+
+
+def _require_same(signed: SignedManifest, manifest: Manifest) -> None:
+    """What boots is described by `manifest`, which has the sizes of all artifacts: all else is as it was signed."""
+    try:
+        same = Manifest.parse(signed.manifest).same_content(manifest)
+    except ValueError:
+        same = False
+    if not same:
+        raise corrupt(f"The manifest of the image {manifest.name} is not the one that was signed", f"See {SIGNED}.")
 
 
 def _size(path: Path) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import zstandard
 
 from ghrunner_vm.images.manifest import Artifact, Boot, Manifest, Role
+from ghrunner_vm.images.signing import SigningKey
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WAIT_SECONDS = 30.0
@@ -87,10 +88,21 @@ class Site:
         self.files[f"/images/{commit}/{name}.qcow2.sha256"] = sha256(content).encode() + b"\n"
         self.files[f"/images/{commit}/{name}.qcow2.zst"] = compressed(content)
 
-    def offer_bundle(self, manifest: Manifest, artifacts: dict[str, bytes], *, commit: str = COMMIT) -> None:
-        """Publish a bundle as the latest commit."""
+    def offer_bundle(
+        self,
+        manifest: Manifest,
+        artifacts: dict[str, bytes],
+        *,
+        commit: str = COMMIT,
+        key: SigningKey | None = None,
+        serial: int = 1,
+    ) -> None:
+        """Publish a bundle as the latest commit, signed if there is a key."""
         self.files["/latest"] = commit.encode()
-        self.files[f"/images/{commit}/{manifest.name}.json"] = manifest.to_json()
+        path = f"/images/{commit}/{manifest.name}.json"
+        self.files[path] = manifest.to_json()
+        if key is not None:
+            self.files[f"{path}.sig"] = key.sign(serial, manifest.to_json()).to_json()
         for file, content in artifacts.items():
             self.files[f"/images/{commit}/{file}.zst"] = compressed(content)
 
