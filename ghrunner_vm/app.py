@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +14,15 @@ from ghrunner_vm.console import Bar, Meter
 from ghrunner_vm.egress import Egress
 from ghrunner_vm.errors import GhvmError, UsageError
 from ghrunner_vm.github.client import GitHub
+from ghrunner_vm.github.newest import newest_runner
 from ghrunner_vm.history import History
-from ghrunner_vm.images.errors import CacheNotWritable, ImageServerUnreachable
+from ghrunner_vm.images.errors import CacheNotWritable, ImageServerUnreachable, ImageUntrusted
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.prune import prune
 from ghrunner_vm.images.pull import pull
 from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore, LeasedImage
+from ghrunner_vm.images.trust import trust
 from ghrunner_vm.images.watch import newer
 from ghrunner_vm.ledger import Ledger
 from ghrunner_vm.lifecycle import learning
@@ -109,6 +110,7 @@ def plan(settings: Settings, described: Spec, pause: float = 0.0) -> Plan:
         ssh_port=settings.ssh_port,
         poll_seconds=settings.poll_seconds,
         image_poll_seconds=settings.image_poll_seconds,
+        runner_max_age_days=settings.runner_max_age_days,
         admission=Rules(settings.memory_reserve, settings.memory_overcommit, settings.disk_overcommit),
         learn=settings.egress_learn,
         pause=pause,
@@ -213,7 +215,7 @@ def means(settings: Settings, described: Spec, github: GitHub, bar: Bar, warn: W
     with contextlib.ExitStack() as stack:
         stack.enter_context(github)
         server = stack.enter_context(ImageServer(settings.images_server))
-        store = ImageStore(stack.enter_context(_images_directory(settings)))
+        store = ImageStore(stack.enter_context(_images_directory(settings)), trust=trust(settings))
 
         def choose(identity: Identity) -> Accelerator:
             kvm = settings.accel != "tcg" and accelerator.kvm_works(binary, arch, identity, state / "kvm.json")
@@ -229,6 +231,7 @@ def means(settings: Settings, described: Spec, github: GitHub, bar: Bar, warn: W
             engine=engine,
             connect=_connect(settings, described),
             collect=lambda: _drop(collect_garbage(settings, github)),
+            newest_runner=lambda: newest_runner(github),
         )
 
 
@@ -257,25 +260,28 @@ class CachedImages:
         self._bar = bar
         self._warn = warn
 
-    def fetch(self, name: str, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]) -> str:
-        """The latest commit, pulled if needed; the newest cached one when that cannot be reached or written."""
+    def fetch(self, name: str, cancelled: Callable[[], bool], accept: Callable[[Manifest], object]) -> str:
+        """The latest commit, pulled if needed; if it cannot be reached, written or trusted, the newest cached one."""
         try:
             with Meter(self._bar, f"pulling {name}") as meter:
                 pulled = pull(self._store, self._server, name, progress=meter.show, cancelled=cancelled, accept=accept)
                 return pulled.commit
-        except (ImageServerUnreachable, CacheNotWritable) as error:
+        except (ImageServerUnreachable, CacheNotWritable, ImageUntrusted) as error:
             cached = self._store.newest(name)
             if cached is None or self._settings.require_latest:
                 raise
             self._warn(f"{error.brief}: going on with the newest image in the cache, {cached[:12]}")
             return cached
 
-    def lease(self, commit: str, name: str) -> AbstractContextManager[LeasedImage]:
-        """See lifecycle.plan.Images."""
-        return self._store.lease(commit, name)
+    @contextlib.contextmanager
+    def lease(self, commit: str, name: str) -> Iterator[LeasedImage]:
+        """See lifecycle.plan.Images. No older image is taken from now on."""
+        with self._store.lease(commit, name) as image:
+            self._store.trust.remember(name, image.signature)
+            yield image
 
     def newer(
-        self, running: LeasedImage, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]
+        self, running: LeasedImage, cancelled: Callable[[], bool], accept: Callable[[Manifest], object]
     ) -> str | None:
         """See lifecycle.plan.Images."""
         return newer(self._server, self._store, running, cancelled=cancelled, accept=accept)

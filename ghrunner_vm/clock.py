@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,10 @@ class Clock:
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep  # noqa: TID251 the one place
+
+    def today(self) -> date:
+        """The day that it is, in UTC."""
+        return datetime.fromtimestamp(self.wall(), UTC).date()
 
 
 SYSTEM = Clock()

@@ -1,6 +1,7 @@
 """The record of a run, `run.json`: written by the run, read with suspicion by everybody else."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Literal, Self
 
@@ -102,6 +103,8 @@ class RunRecord(_Own):
     """A registration for a look: it has no machine, and no socket to ask it by."""
     image: str
     commit: str | None = None
+    runner_until: date | None = None
+    """The first day on which the runner in the image is too old, if that is known."""
     machine: MachineRecord | None = None
     phase: str = "preparing"
     since: float

@@ -10,7 +10,7 @@ import click
 from platformdirs import user_cache_path
 
 from ghrunner_vm import app, config, spec
-from ghrunner_vm.commands.options import PATH, github_options, state_option
+from ghrunner_vm.commands.options import PATH, github_options, state_option, trusted_keys_option
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Console
 from ghrunner_vm.doctor import host, machine, network, services, storage
@@ -33,6 +33,7 @@ _IMAGES_ROOM = 10 << 30
 @click.option("--runner-group-id", metavar="N", type=int, help="Runner group.  [default: 1]")
 @click.option("--images-server", metavar="URL", help="Image server.  [default: the Rust project's]")
 @click.option("--images-cache-dir", metavar="DIR", type=PATH, help="Where images are kept.")
+@trusted_keys_option
 @click.option("--allow-emulation", is_flag=True, default=None, help="Without KVM only warn.")
 @click.option("--walls", is_flag=True, help="Also boot a guest that tries what it must not reach; takes a minute.")
 @state_option
@@ -69,7 +70,10 @@ def _findings(settings: Settings, described: Spec | None) -> Iterator[Finding]:
     yield examine("disk for runs", lambda: storage.state(state, described))
     yield examine("disk for images", lambda: storage.room("disk for images", cache, _IMAGES_ROOM))
     yield from services.github(settings)
-    yield examine("images", lambda: services.images(settings, described, cache))
+    if described is None:
+        yield examine("images", lambda: services.server(settings))
+    else:
+        yield from services.image(settings, described, cache)
 
 
 def _usable(settings: Settings) -> Finding:

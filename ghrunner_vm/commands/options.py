@@ -18,6 +18,14 @@ def given(_context: click.Context, _parameter: click.Parameter, values: tuple[st
     return values or None
 
 
+trusted_keys_option = click.option(
+    *("--images-trusted-keys", "images_trusted_keys"),
+    metavar="ed25519:…",
+    multiple=True,
+    callback=given,
+    help="Take only images that this key has signed; may be repeated.",
+)
+
 _GITHUB = (
     click.option("--github-client-id", metavar="ID", help="Client ID of the GitHub App."),
     click.option("--github-private-key", metavar="PATH", type=PATH, help="Private key of the GitHub App, a PEM file."),

@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from ghrunner_vm import app, config
-from ghrunner_vm.clock import SYSTEM
+from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.commands.options import state_option
 from ghrunner_vm.console import Console
+from ghrunner_vm.images.ageing import GITHUB_DAYS, days_left
 from ghrunner_vm.ledger import Ledger, Stage
 from ghrunner_vm.lifecycle.status import Status, look
+from ghrunner_vm.record import RunRecord
 from ghrunner_vm.units import format_seconds, format_size, shortened
 
 _COLUMNS = ("RUN", "PHASE", "SINCE", "JOB", "IMAGE", "CPU", "MEMORY", "DISK", "REFUSED", "SSH")
@@ -27,7 +29,8 @@ def ps(watch: bool, interval: float, state_dir: Path | None, as_json: bool) -> N
 
     CPU is in processors: 1.0 keeps one busy, since the last look or since the launch. MEMORY and DISK are what the
     machine takes of this host, and of what the spec allows. REFUSED are packets of the guest's that went where it may
-    not go: see `ghvm why`. SSH is the port on 127.0.0.1 that leads to the guest.
+    not go: see `ghvm why`. IMAGE tells how long the runner in it can still be used, if that is less than 30 days. SSH
+    is the port on 127.0.0.1 that leads to the guest.
 
     \b
     Example:
@@ -76,13 +79,30 @@ def _row(status: Status) -> list[str]:
         record.phase,
         format_seconds(max(0.0, status.at - record.since)),
         shortened(record.job or "-"),
-        f"{record.image} {record.commit[:12] if record.commit else ''}".strip(),
+        _image(record, status.at),
         "-" if status.cpu is None else f"{status.cpu:.1f}" + (f" of {limits.cores}" if limits else ""),
         "-" if used is None else _of(used.memory, limits.ram if limits else None),
         "-" if used is None else _of(used.disk, limits.root_disk if limits else None),
         str(record.refused.packets) if record.refused else "-",
         str(record.ssh_port or "-"),
     ]
+
+
+def _image(record: RunRecord, now: float) -> str:
+    """Its name and commit, and how long the runner in it can still be used once that is not long any more."""
+    left = _days_left(record, now)
+    runner = "" if left is None or left >= GITHUB_DAYS else f"(runner: {_days(left)} left)"
+    return " ".join(filter(None, (record.image, (record.commit or "")[:12], runner)))
+
+
+def _days_left(record: RunRecord, now: float) -> int | None:
+    if record.runner_until is None:
+        return None
+    return days_left(record.runner_until, Clock(wall=lambda: now).today())
+
+
+def _days(number: int) -> str:
+    return "1 day" if number == 1 else f"{number} days"
 
 
 def _of(size: int, limit: int | None) -> str:
@@ -100,6 +120,7 @@ def _facts(status: Status) -> dict[str, object]:
         "job": record.job,
         "image": record.image,
         "commit": record.commit,
+        "runner-days-left": _days_left(record, status.at),
         "cpu": None if status.cpu is None else round(status.cpu, 2),
         "cpu-seconds": None if used is None else round(used.cpu_seconds, 2),
         "cores": limits.cores if limits else None,

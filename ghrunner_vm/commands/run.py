@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ghrunner_vm.commands.options import PATH, github_options, given
+from ghrunner_vm.commands.options import PATH, github_options, given, trusted_keys_option
 from ghrunner_vm.github.signing import signer
 
 
@@ -17,8 +17,17 @@ from ghrunner_vm.github.signing import signer
 @click.option(
     "--image-poll-seconds", metavar="N", type=int, help="How often to look for a newer image; 0: never.  [default: 300]"
 )
+@trusted_keys_option
+@click.option(
+    "--runner-max-age-days",
+    metavar="N",
+    type=int,
+    help="Refuse an image with an older runner; 0: never.  [default: 30]",
+)
 @click.option("--no-cache", is_flag=True, default=None, help="Keep the image in a temporary directory.")
-@click.option("--require-latest", is_flag=True, default=None, help="Refuse a cached image when the server is down.")
+@click.option(
+    "--require-latest", is_flag=True, default=None, help="Refuse a cached image when the latest one is not to be had."
+)
 @click.option("--no-shutdown-after-job", is_flag=True, default=None, help="Let the machine live on after its job.")
 @click.option(
     "--ssh-port", metavar="PORT", type=int, help="Port on this host's loopback that leads to the guest's SSH."

@@ -10,6 +10,7 @@ from ghrunner_vm.console import Console, plain
 from ghrunner_vm.errors import ExitCode, GhvmError
 from ghrunner_vm.github.client import GitHub
 from ghrunner_vm.github.connect import github_client
+from ghrunner_vm.images.trust import tell_once
 from ghrunner_vm.lifecycle import session
 from ghrunner_vm.lifecycle.plan import Ended, Means, Plan, Tell
 from ghrunner_vm.lifecycle.textfile import Textfile
@@ -31,6 +32,7 @@ def supervise(spec_file: Path, flags: Mapping[str, object], signer: Program) -> 
         textfile.budget = functools.partial(_budget, github)
         plan = app.plan(settings, described, pause)
         with console.from_a_thread():
+            tell_once(settings, console.say)
             with app.means(settings, described, github, console.progress, console.warn) as means:
                 tell = _measured(textfile, _teller(console, means.clock.monotonic))
                 ended = asyncio.run(_watched(plan, means, tell))

@@ -30,7 +30,7 @@ class Tell(Protocol):
 class Images(Protocol):
     """Where images come from."""
 
-    def fetch(self, name: str, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]) -> str:
+    def fetch(self, name: str, cancelled: Callable[[], bool], accept: Callable[[Manifest], object]) -> str:
         """The commit of the image to use, which is then in the cache; `accept` may refuse it first. Blocks."""
         ...
 
@@ -39,7 +39,7 @@ class Images(Protocol):
         ...
 
     def newer(
-        self, running: LeasedImage, cancelled: Callable[[], bool], accept: Callable[[Manifest], None]
+        self, running: LeasedImage, cancelled: Callable[[], bool], accept: Callable[[Manifest], object]
     ) -> str | None:
         """The commit of a newer image, which is then in the cache and verified. Blocks."""
         ...
@@ -69,6 +69,8 @@ class Plan:
     """0: nothing looks for a newer image."""
     admission: Rules
     """How much of this host its machines may be promised."""
+    runner_max_age_days: int = 30
+    """The age at which the runner in an image is refused; 0: never."""
     learn: Path | None = None
     """The list to which what the guest reaches is added."""
     pause: float = 0.0
@@ -87,6 +89,8 @@ class Means:
     connect: Connect
     collect: Callable[[], None]
     """Remove what dead runs left (gc). Blocks."""
+    newest_runner: Callable[[], str | None] = lambda: None
+    """The version of the runner that GitHub offers; None if it does not tell. Blocks."""
     clock: Clock = SYSTEM
 
 

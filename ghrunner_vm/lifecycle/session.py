@@ -10,6 +10,7 @@ from ghrunner_vm import process, runs
 from ghrunner_vm.errors import GhvmError, InfrastructureError, PermanentError, told
 from ghrunner_vm.files import lock, shared_lock
 from ghrunner_vm.github.models import Sight
+from ghrunner_vm.images import ageing
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
 from ghrunner_vm.ledger import Ledger
@@ -100,6 +101,7 @@ class _Session:
         self._teller = Teller(self._id, tell, means.clock)
         self._abandoned = asyncio.Event()
         self._cancelled = False
+        self._newest: str | None = None
         self.driver = Driver(plan.policy, self._observe)
 
     @property
@@ -187,13 +189,27 @@ class _Session:
         commit = await in_daemon_thread(fetch, name="pull")
         image = await self._enter(images.lease(commit, name))
         run.update(commit=commit)
-        self._accept(image.manifest)
+        runner = await in_daemon_thread(lambda: self._accept(image.manifest), name="runner")
+        if runner.until is not None:
+            run.update(runner_until=runner.until)
+        if runner.old:
+            self._teller.old_runner(runner)
         await in_daemon_thread(images.tidy, name="tidy")
         self._tell("image", f"image {name} {commit[:12]} verified", image=name, commit=commit)
         return image
 
-    def _accept(self, manifest: Manifest) -> None:
+    def _accept(self, manifest: Manifest) -> ageing.Runner:
+        """The runner in an image that this run can boot. Blocks for as long as GitHub takes to tell of newer ones."""
         _check_image(manifest, self._plan.spec)
+        most, today = self._plan.runner_max_age_days, self._means.clock.today()
+        runner = ageing.runner(manifest, today, most, self._newest_runner)
+        ageing.require_young(runner, most)
+        return runner
+
+    def _newest_runner(self) -> str | None:
+        if self._newest is None:
+            self._newest = self._means.newest_runner()
+        return self._newest
 
     async def _enter(self, resource: contextlib.AbstractContextManager[T]) -> T:
         # Verifying an image or making a disk may take a while, so it happens beside the loop; leaving is quick.

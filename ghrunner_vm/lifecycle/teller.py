@@ -6,6 +6,7 @@ from ghrunner_vm.clock import SYSTEM, Clock
 from ghrunner_vm.errors import GhvmError
 from ghrunner_vm.guest import messages as said
 from ghrunner_vm.guest.messages import GuestMessage
+from ghrunner_vm.images.ageing import Runner, advice
 from ghrunner_vm.lifecycle import events as ev
 from ghrunner_vm.lifecycle.ending import JOB_RESULTS
 from ghrunner_vm.lifecycle.events import Event
@@ -111,6 +112,11 @@ class Teller:
     def registered(self) -> None:
         """GitHub made the registration."""
         self._tell("registered", f"registered as {self._id}", runner=self._id)
+
+    def old_runner(self, runner: Runner) -> None:
+        """The runner in the image can be used, but not for long."""
+        until = "" if runner.until is None else f"; too old on {runner.until}"
+        self.trouble(GhvmError(f"the {runner.words}{until}", resolution=advice(runner)))
 
     def image_found(self, commit: str) -> None:
         """A newer image is there."""

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from click.testing import CliRunner, Result
 
 from ghrunner_vm import app, config, process
 from ghrunner_vm.cli import cli
+from ghrunner_vm.clock import SYSTEM
 from ghrunner_vm.doctor import host, machine, network, services, storage
 from ghrunner_vm.errors import ExitCode, InfrastructureError, UsageError
 from ghrunner_vm.finding import Finding, Status, examine, failed, ok, unknown, verdict, warning
 from ghrunner_vm.github.inspection import clock
+from ghrunner_vm.images.signing import SigningKey
 from ghrunner_vm.simulator.faults import Rule
 from ghrunner_vm.simulator.server import Simulator
 from ghrunner_vm.spec import Spec
@@ -281,12 +284,52 @@ def web() -> Iterator[Site]:
 def test_the_image_server(web: Site, simulator: Simulator, tmp_path: Path) -> None:
     web.offer_bundle(bundle("ubuntu", {"ubuntu.qcow2": disk()}), {"ubuntu.qcow2": disk()})
     told = settings(simulator, tmp_path, images_server=web.url)
-    assert services.images(told, SPEC, tmp_path / "cache") == ok("images", f"ubuntu {COMMIT[:12]}, with an agent")
-    assert services.images(told, None, tmp_path / "cache").status is Status.OK
+    image, runner = services.image(told, SPEC, tmp_path / "cache")
+    assert image == ok("images", f"ubuntu {COMMIT[:12]}, with an agent")
+    assert (runner.name, runner.status) == ("runner", Status.UNKNOWN)
+    assert services.server(told).status is Status.OK
     other = SPEC.model_copy(update={"arch": "aarch64"})
-    assert services.images(told, other, tmp_path / "cache").found == "ubuntu is made for x86_64, the spec says aarch64"
+    image = next(services.image(told, other, tmp_path / "cache"))
+    assert image.found == "ubuntu is made for x86_64, the spec says aarch64"
     missing = SPEC.model_copy(update={"image": "debian"})
-    assert examine("images", lambda: services.images(told, missing, tmp_path / "cache")).status is Status.FAILED
+    (image,) = services.image(told, missing, tmp_path / "cache")
+    assert (image.name, image.status) == ("images", Status.FAILED)
+
+
+def test_an_image_that_may_not_boot_here(web: Site, simulator: Simulator, tmp_path: Path) -> None:
+    ours, other = SigningKey.generate(), SigningKey.generate()
+    told = settings(
+        simulator, tmp_path, images_server=web.url, images_trusted_keys=(str(ours.public),), state_dir=tmp_path
+    )
+    files = {"ubuntu.qcow2": disk()}
+    web.offer_bundle(bundle("ubuntu", files), files, key=other)
+    (refused,) = services.image(told, SPEC, tmp_path / "cache")
+    assert (refused.status, refused.exit_code) == (Status.FAILED, ExitCode.INFRASTRUCTURE)
+    assert "a key that is not trusted" in refused.found
+    web.offer_bundle(bundle("ubuntu", files), files, key=ours)
+    image, _ = services.image(told, SPEC, tmp_path / "cache")
+    assert image == ok("images", f"ubuntu {COMMIT[:12]}, with an agent, signed by key {ours.public.id}")
+
+
+@pytest.mark.parametrize(
+    ("days", "newest", "status", "words"),
+    [
+        (3, "2.338.0", Status.OK, "runner 2.337.0, 3 days old, 27 days left"),
+        (25, "2.338.0", Status.WARNING, "runner 2.337.0, 25 days old, 5 days left"),
+        (30, "2.338.0", Status.FAILED, "The runner in the image ubuntu is too old"),
+        (90, "2.337.0", Status.OK, "runner 2.337.0, 90 days old, the newest there is"),
+    ],
+)
+def test_the_age_of_the_runner(
+    web: Site, simulator: Simulator, tmp_path: Path, days: int, newest: str, status: Status, words: str
+) -> None:
+    simulator.state.runner_version = newest
+    files = {"ubuntu.qcow2": disk()}
+    built = SYSTEM.today() - timedelta(days=days)
+    web.offer_bundle(bundle("ubuntu", files).model_copy(update={"runner_date": built}), files)
+    told = settings(simulator, tmp_path, images_server=web.url)
+    _, runner = services.image(told, SPEC, tmp_path / "cache")
+    assert (runner.status, runner.found) == (status, words)
 
 
 # ---- the command ----
@@ -328,7 +371,7 @@ def test_the_findings_for_people_and_for_scripts(
             "disk for images",
         ),
         *(f"GitHub {name}" for name in (*ASKED, "access", "clock")),
-        "images",
+        *("images", "runner"),
     ]
     assert not [check for check in document["checks"] if check["status"] == "failed"]
     assert text.exit_code == 0
