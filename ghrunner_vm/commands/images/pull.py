@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from ghrunner_vm.config import images_directory, load
+from ghrunner_vm.commands.options import state_option, trusted_keys_option
+from ghrunner_vm.config import Settings, images_directory, load
 from ghrunner_vm.console import Console, Meter
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images.errors import PullCancelled
@@ -13,9 +14,8 @@ from ghrunner_vm.images.pull import PulledImage
 from ghrunner_vm.images.pull import pull as pull_image
 from ghrunner_vm.images.remote import ImageServer
 from ghrunner_vm.images.store import ImageStore
+from ghrunner_vm.images.trust import tell_once, trust
 from ghrunner_vm.units import format_size
-
-pass_console = click.make_pass_decorator(Console, ensure=True)
 
 
 @click.command()
@@ -23,34 +23,38 @@ pass_console = click.make_pass_decorator(Console, ensure=True)
 @click.option("--images-server", metavar="URL", help="The image server.")
 @click.option("--images-cache-dir", type=click.Path(path_type=Path, file_okay=False), help="Where images are kept.")
 @click.option("--commit", metavar="COMMIT", help="A version of the images instead of the latest one.")
+@trusted_keys_option
+@state_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@pass_console
-def pull(
-    console: Console,
-    name: str,
-    images_server: str | None,
-    images_cache_dir: Path | None,
-    commit: str | None,
-    as_json: bool,
-) -> None:
-    """Fetch the image NAME, unless the cache has it already.
+def pull(name: str, commit: str | None, as_json: bool, **flags: object) -> None:
+    """Fetch the image NAME, unless the cache has it already. With trusted keys it must be signed by one of them.
 
     \b
     Example:
       ghvm images pull ubuntu-x86_64 --images-server http://images.internal:8000
     """
+    console = Console()
     _check("NAME", name)
     _check("--commit", commit)
-    settings = load({"images_server": images_server, "images_cache_dir": images_cache_dir})
-    store = ImageStore(images_directory(settings))
+    settings = load(flags)
+    tell_once(settings, console.say)
     try:
-        with ImageServer(settings.images_server) as server, Meter(console.progress, name) as bar:
-            pulled = pull_image(store, server, name, commit=commit, progress=bar.show)
+        pulled = _pulled(console, settings, name, commit)
     except KeyboardInterrupt:
         raise PullCancelled(
             "The pull was interrupted", resolution="The same command goes on with what is complete."
         ) from None
     _render(console, pulled, as_json)
+
+
+def _pulled(console: Console, settings: Settings, name: str, commit: str | None) -> PulledImage:
+    store = ImageStore(images_directory(settings), trust=trust(settings))
+    with ImageServer(settings.images_server) as server, Meter(console.progress, name) as bar:
+        pulled = pull_image(store, server, name, commit=commit, progress=bar.show)
+    if store.trust.keys:
+        with store.lease(pulled.commit, name) as image:
+            store.trust.remember(name, image.signature)
+    return pulled
 
 
 def _check(what: str, value: str | None) -> None:
