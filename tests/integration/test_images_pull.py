@@ -313,7 +313,8 @@ def test_two_processes_share_one_download(store: ImageStore, web: Site) -> None:
 
 
 def _pull_command(directory: Path, url: str) -> None:
-    arguments = ["pull", "ubuntu", "--images-server", url, "--images-cache-dir", str(directory)]
+    places = ["--images-cache-dir", str(directory), "--state-dir", str(directory.with_name("state"))]
+    arguments = ["pull", "ubuntu", "--images-server", url, *places]
     try:
         images.main(arguments, standalone_mode=False)
     except GhvmError as error:

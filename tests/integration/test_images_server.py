@@ -144,7 +144,8 @@ def test_an_address_in_use_and_a_missing_directory_are_usage_errors(directory: P
 
 
 def test_the_pull_command(service: ImageService, tmp_path: Path) -> None:
-    arguments = ["pull", "ubuntu", "--images-server", service.url, "--images-cache-dir", str(tmp_path / "cache")]
+    places = ["--images-cache-dir", str(tmp_path / "cache"), "--state-dir", str(tmp_path / "state")]
+    arguments = ["pull", "ubuntu", "--images-server", service.url, *places]
     first = CliRunner().invoke(images, arguments, catch_exceptions=False)
     assert "fetched, 3.0 MiB" in first.stdout
     again = CliRunner().invoke(images, [*arguments, "--json"], catch_exceptions=False)

@@ -131,8 +131,9 @@ FAULTS = [
 
 
 def pull_command(web: Site, cache: Path) -> int:
+    places = ["--images-cache-dir", str(cache), "--state-dir", str(cache.with_name("state"))]
     with pytest.raises(SystemExit) as ended:
-        cli.main(["images", "pull", NAME, "--images-server", web.url, "--images-cache-dir", str(cache)])
+        cli.main(["images", "pull", NAME, "--images-server", web.url, *places])
     return int(ended.value.code or 0)
 
 
