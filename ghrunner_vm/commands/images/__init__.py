@@ -2,6 +2,7 @@
 
 import click
 
+from ghrunner_vm.commands.images.init import init
 from ghrunner_vm.commands.images.inspect import inspect
 from ghrunner_vm.commands.images.keygen import keygen
 from ghrunner_vm.commands.images.list import list_
@@ -17,5 +18,5 @@ def images() -> None:
     """Fetch, show and remove the images that virtual machines boot; sign and publish them."""
 
 
-for command in (pull, list_, inspect, verify, prune, keygen, sign, publish):
+for command in (init, pull, list_, inspect, verify, prune, keygen, sign, publish):
     images.add_command(command)
