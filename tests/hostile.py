@@ -11,6 +11,7 @@ ADDRESS_GAMES = rf"""
 ip addr add 10.0.2.99/24 dev eth0
 ip route change default via 10.0.2.2 src 10.0.2.99
 echo "spoofed: $(timeout 5 wget -q -O - http://{PUBLIC}/ 2>/dev/null || echo no)"
+ip addr del 10.0.2.99/24 dev eth0
 ip addr flush dev eth0
 printf '#!/bin/sh\n[ "$1" != bound ] || echo "lease: $ip $router $dns $mtu" >/tmp/lease\n' >/tmp/bound
 chmod +x /tmp/bound

@@ -20,12 +20,12 @@ _TYPES = {
     stat.S_IFBLK: tarfile.BLKTYPE,
     stat.S_IFIFO: tarfile.FIFOTYPE,
 }
-_PACK = 'exec sqfstar -quiet -no-progress -comp zstd -Xcompression-level 3 -mkfs-time "$2" "$1" <"$0"'
+_PACK = 'exec mksquashfs - "$1" -tar -quiet -no-progress -comp zstd -Xcompression-level 3 -mkfs-time "$2" -root-time "$2" <"$0"'
 
 
 def make(files: Files, target: Path) -> None:
-    """Write it; always the same bytes for the same files (sqfstar(1) of squashfs-tools 4.5 or newer)."""
-    process.require("sqfstar")
+    """Write it; always the same bytes for the same files (mksquashfs(1) of squashfs-tools 4.5 or newer)."""
+    process.require("mksquashfs")
     archive = target.with_suffix(".tar")
     with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
         for member, node in _members(files):
