@@ -34,7 +34,7 @@ _SECTIONS = {
         "runners": ("runners", "runners", "See and clear up what is registered."),
     },
     "Images": {
-        "images": ("images", "images", "Fetch, show and remove images."),
+        "images": ("images", "images", "Fetch, show, sign and publish images."),
         "serve-images": ("serve_images", "serve_images", "Serve a directory of images."),
     },
     "Setup": {

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from ghrunner_vm.errors import PermanentError
+from ghrunner_vm.images.errors import RunnerTooOld
 from ghrunner_vm.images.manifest import Manifest
 
 WARN_DAYS = 23
@@ -62,9 +62,9 @@ def runner(manifest: Manifest, today: date, most: int, newest: Callable[[], str 
 
 
 def require_young(runner: Runner, most: int) -> None:
-    """Raise PermanentError for a runner that is `most` days old, unless that is 0 or there is none newer."""
+    """Raise RunnerTooOld for a runner that is `most` days old, unless that is 0 or there is none newer."""
     if most and runner.days is not None and runner.days >= most and not runner.newest:
-        raise PermanentError(
+        raise RunnerTooOld(
             f"The runner in the image {runner.image} is too old",
             details=f"It is {runner.words}; runner-max-age-days is {most}. GitHub refuses a runner {GITHUB_DAYS} days "
             "after a newer one.",

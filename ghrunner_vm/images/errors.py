@@ -28,6 +28,10 @@ class ImageUntrusted(InfrastructureError):
     """
 
 
+class RunnerTooOld(PermanentError):
+    """GitHub refuses the runner in the image, or soon will. Only a newly built image helps."""
+
+
 class CacheNotWritable(PermanentError):
     """The cache is on a read-only file system, or its mode forbids writing. What is complete in it can be used."""
 

@@ -81,6 +81,7 @@ _OF_OUTCOME: Mapping[Outcome, Reason] = {
 _BY_LABEL = {outcome.label: outcome for outcome in Outcome}
 _UNREACHABLE = ("Unreachable", "ImageServerUnreachable", "LostResponse", "RateLimited")
 _NO_ROOM = ("DiskFull",)
+_OUTDATED = ("RunnerTooOld",)
 
 # What Linux, libc and the runner print; the last is what .NET makes of a name that cannot be resolved.
 _MEMORY = re.compile(r"Out of memory: Killed process|oom-kill:|invoked oom-killer|deadlocked on memory", re.IGNORECASE)
@@ -164,6 +165,8 @@ def _not_run(record: RunRecord) -> Why:
         reason = Reason.NETWORK
     elif failure.kind in _NO_ROOM:
         reason = Reason.DISK_FULL
+    elif failure.kind in _OUTDATED:
+        reason = Reason.RUNNER_OUTDATED
     elif failure.exit_code == ExitCode.NOT_UP:
         reason = Reason.BOOT_FAILURE
     elif failure.exit_code in (ExitCode.USAGE, ExitCode.PERMANENT):

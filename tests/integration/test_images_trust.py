@@ -530,6 +530,7 @@ def test_a_run_with_an_outdated_runner_is_permanent_unless_that_is_wanted(lab: L
     assert "too old" in run.lines[-1].message
     assert "Build the image anew" in str(run.lines[-1].facts["resolution"])
     assert web.downloads() == []
+    assert json.loads(lab.ghvm("why", "--json").stdout)["run"]["reason"] == "runner outdated"
     with lab.run("--runner-max-age-days", "0", image=NAME) as run:
         run.wait("image")
         run.send(signal.SIGINT)

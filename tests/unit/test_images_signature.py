@@ -3,7 +3,9 @@
 import base64
 import json
 import stat
+import sys
 from pathlib import Path
+from subprocess import run  # noqa: TID251 what a fresh interpreter loads is tested
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -133,6 +135,15 @@ def test_keys_come_from_a_list_or_from_text_with_commas(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text(f'images-trusted-keys = ["{KEY.public}"]\n')
     assert trust(load({}, environ={}, files=[file])).keys == (KEY.public,)
+
+
+def test_nobody_without_keys_waits_for_the_library_that_verifies() -> None:
+    script = (
+        "import sys, ghrunner_vm.commands.supervise, ghrunner_vm.commands.images\n"
+        "print(*[name for name in sys.modules if name.startswith('cryptography')])"
+    )
+    done = run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "\n"
 
 
 # ---- the files of whoever signs ----

@@ -77,6 +77,7 @@ def test_what_firmware_left_on_the_kernels_first_line_is_no_evidence() -> None:
         ("ImageServerUnreachable", ExitCode.INFRASTRUCTURE, Reason.NETWORK),
         ("Unreachable", ExitCode.INFRASTRUCTURE, Reason.NETWORK),
         ("DiskFull", ExitCode.INFRASTRUCTURE, Reason.DISK_FULL),
+        ("RunnerTooOld", ExitCode.PERMANENT, Reason.RUNNER_OUTDATED),
         ("NotUpError", ExitCode.NOT_UP, Reason.BOOT_FAILURE),
         ("PermanentError", ExitCode.PERMANENT, Reason.CONFIGURATION),
         ("UsageError", ExitCode.USAGE, Reason.CONFIGURATION),
