@@ -18,10 +18,11 @@ from ghrunner_vm import process
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.files import lock
 from ghrunner_vm.images.build import bundle, kernel, outfit, packages, tarred, users
-from ghrunner_vm.images.build.bundle import Runner, Wanted
+from ghrunner_vm.images.build.bundle import Wanted
 from ghrunner_vm.images.build.ext4.disk import Disk
 from ghrunner_vm.images.build.files import Files, Owner
 from ghrunner_vm.images.build.outfit import Configuration
+from ghrunner_vm.images.build.runner import RunnerTarball
 from ghrunner_vm.images.build.tree import Node, Tree, printable
 from ghrunner_vm.images.manifest import Manifest
 from tests import containers, disks
@@ -265,19 +266,19 @@ def test_the_packages_that_dpkg_knows(files: Files) -> None:
 
 
 @pytest.fixture
-def runner(tmp_path: Path) -> Runner:
+def runner(tmp_path: Path) -> RunnerTarball:
     (tmp_path / "runner.tar").write_bytes(containers.runner())
-    return Runner(tmp_path / "runner.tar", "2.337.0", datetime.date(2026, 11, 1))
+    return RunnerTarball("2.337.0", datetime.date(2026, 11, 1), tmp_path / "runner.tar", "0" * 64, verified=True)
 
 
-def make(tar: Container, runner: Runner, output: Path, **more: object) -> Manifest:
+def make(tar: Container, runner: RunnerTarball, output: Path, **more: object) -> Manifest:
     wanted = Wanted("it", "x86_64", 64 * MIB, ("qemu",), output)
     told: list[str] = []
     changed = Wanted(**{**vars(wanted), **more})
     return bundle.build(tar.tar(), changed, runner, Configuration(), progress=lambda _: None, tell=told.append)
 
 
-def test_a_bundle_is_what_its_manifest_says(runner: Runner, tmp_path: Path) -> None:
+def test_a_bundle_is_what_its_manifest_says(runner: RunnerTarball, tmp_path: Path) -> None:
     manifest = make(Container().machine(), runner, tmp_path / "out")
     assert Manifest.parse((tmp_path / "out/it.json").read_bytes()) == manifest
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*manifest.artifacts, "it.json", ".it.lock"}
@@ -293,14 +294,14 @@ def test_a_bundle_is_what_its_manifest_says(runner: Runner, tmp_path: Path) -> N
     assert "2.337.0" in info[0]["detail"]
 
 
-def test_the_same_tar_gives_the_same_bytes(runner: Runner, tmp_path: Path) -> None:
+def test_the_same_tar_gives_the_same_bytes(runner: RunnerTarball, tmp_path: Path) -> None:
     engines = ("qemu", "firecracker")
     first = make(Container().machine(), runner, tmp_path / "a", engines=engines)
     assert make(Container().machine(), runner, tmp_path / "b", engines=engines) == first
     assert make(Container().machine().add("more"), runner, tmp_path / "b", engines=engines) != first
 
 
-def test_a_build_replaces_the_one_before(runner: Runner, tmp_path: Path) -> None:
+def test_a_build_replaces_the_one_before(runner: RunnerTarball, tmp_path: Path) -> None:
     (tmp_path / "it.other.disk").touch()
     first = make(Container().machine(), runner, tmp_path)
     second = make(Container().machine().add("more", b"x"), runner, tmp_path)
@@ -310,7 +311,7 @@ def test_a_build_replaces_the_one_before(runner: Runner, tmp_path: Path) -> None
     assert (tmp_path / "it.other.disk").exists(), "it is not ours"
 
 
-def test_a_build_that_fails_leaves_what_was_there(runner: Runner, tmp_path: Path) -> None:
+def test_a_build_that_fails_leaves_what_was_there(runner: RunnerTarball, tmp_path: Path) -> None:
     manifest = make(Container().machine(), runner, tmp_path / "out")
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     for tar in (Container().machine().add("../out"), Container().machine(without=f"boot/vmlinuz-{VERSION}")):
@@ -320,7 +321,7 @@ def test_a_build_that_fails_leaves_what_was_there(runner: Runner, tmp_path: Path
     assert Manifest.parse((tmp_path / "out/it.json").read_bytes()) == manifest
 
 
-def test_what_a_killed_build_left_goes_with_the_next(runner: Runner, tmp_path: Path) -> None:
+def test_what_a_killed_build_left_goes_with_the_next(runner: RunnerTarball, tmp_path: Path) -> None:
     (tmp_path / ".it-dead").mkdir()
     (tmp_path / ".it-dead/raw").write_bytes(b"x")
     (tmp_path / "it.0123456789ab.disk").touch()
@@ -329,18 +330,18 @@ def test_what_a_killed_build_left_goes_with_the_next(runner: Runner, tmp_path: P
     assert not (tmp_path / "it.0123456789ab.disk").exists()
 
 
-def test_two_builds_of_one_image_at_once(runner: Runner, tmp_path: Path) -> None:
+def test_two_builds_of_one_image_at_once(runner: RunnerTarball, tmp_path: Path) -> None:
     with lock(tmp_path / ".it.lock"), pytest.raises(UsageError, match="Another process"):
         make(Container().machine(), runner, tmp_path)
 
 
-def test_a_tarball_without_a_runner(runner: Runner, tmp_path: Path) -> None:
-    runner.tarball.write_bytes(Container().add("README").tar().read())
+def test_a_tarball_without_a_runner(runner: RunnerTarball, tmp_path: Path) -> None:
+    runner.path.write_bytes(Container().add("README").tar().read())
     with pytest.raises(UsageError, match="holds no runner"):
         make(Container().machine(), runner, tmp_path)
 
 
-def test_the_squashfs_has_the_same_files(runner: Runner, tmp_path: Path) -> None:
+def test_the_squashfs_has_the_same_files(runner: RunnerTarball, tmp_path: Path) -> None:
     tar = Container().machine().add("d/a", b"content" * 1000, mode=0o4711, uid=7, gid=8)
     tar.add("d/b", type=tarfile.LNKTYPE, linkname="d/a").add("d/pipe", type=tarfile.FIFOTYPE)
     tar.add("d/ping", b"p", {"security.capability": "\x01\x00\x00\x02\x00 " + "\x00" * 14})

@@ -2,6 +2,7 @@
 
 import click
 
+from ghrunner_vm.commands.images.build import build
 from ghrunner_vm.commands.images.init import init
 from ghrunner_vm.commands.images.inspect import inspect
 from ghrunner_vm.commands.images.keygen import keygen
@@ -15,8 +16,8 @@ from ghrunner_vm.commands.images.verify import verify
 
 @click.group()
 def images() -> None:
-    """Fetch, show and remove the images that virtual machines boot; sign and publish them."""
+    """Build, sign and publish the images that virtual machines boot; fetch, show and remove them."""
 
 
-for command in (init, pull, list_, inspect, verify, prune, keygen, sign, publish):
+for command in (init, build, pull, list_, inspect, verify, prune, keygen, sign, publish):
     images.add_command(command)

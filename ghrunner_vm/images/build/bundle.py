@@ -15,7 +15,6 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from io import BufferedReader
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from ghrunner_vm.images.build.ext4.layout import Label
 from ghrunner_vm.images.build.files import Files
 from ghrunner_vm.images.build.kernel import Kernel
 from ghrunner_vm.images.build.outfit import Configuration
+from ghrunner_vm.images.build.runner import RunnerTarball
 from ghrunner_vm.images.build.tree import Tree
 from ghrunner_vm.images.manifest import Arch, Artifact, Boot, Engine, Manifest, Role
 from ghrunner_vm.images.space import writing
@@ -53,15 +53,6 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Runner:
-    """GitHub's runner as a tarball, its version, and the day on which it was built."""
-
-    tarball: Path
-    version: str
-    date: date
-
-
-@dataclass(frozen=True)
 class Wanted:
     """What a person asks for. `size` is the disk's in bytes; `kernel` a file to boot instead of the image's own."""
 
@@ -76,7 +67,13 @@ class Wanted:
 
 
 def build(
-    tar: BufferedReader, wanted: Wanted, runner: Runner, configuration: Configuration, *, progress: Progress, tell: Tell
+    tar: BufferedReader,
+    wanted: Wanted,
+    runner: RunnerTarball,
+    configuration: Configuration,
+    *,
+    progress: Progress,
+    tell: Tell,
 ) -> Manifest:
     """Make the image of the container file system that comes as a tar; its manifest, once all is in place.
 
@@ -116,7 +113,7 @@ def _workshop(wanted: Wanted) -> Iterator[Path]:
 def _filled(
     tar: BufferedReader,
     wanted: Wanted,
-    runner: Runner,
+    runner: RunnerTarball,
     configuration: Configuration,
     disk: Disk,
     progress: Progress,
@@ -126,10 +123,10 @@ def _filled(
     files = Files(tree, disk, found.newest if wanted.time is None else wanted.time)
     outfit.check(files)
     owner = outfit.fit_out(files, configuration)
-    with runner.tarball.open("rb") as tarball:
+    with runner.path.open("rb") as tarball:
         tarred.read(tarball, files, below=outfit.RUNNER_ROOT.encode(), owner=owner)
     if not files.has(f"{outfit.RUNNER_ROOT}/bin/Runner.Listener"):
-        raise UsageError(f"{runner.tarball} holds no runner", details="It has no bin/Runner.Listener.")
+        raise UsageError(f"{runner.path} holds no runner", details="It has no bin/Runner.Listener.")
     outfit.describe(files, owner, {"Image": wanted.name, "Runner": f"{runner.version} of {runner.date}"})
     return files
 
@@ -155,7 +152,7 @@ def _write_parts(files: Files, found: Kernel, wanted: Wanted, work: Path) -> Non
     finish(files.disk, files.tree, Label(outfit.ROOT_LABEL.encode().ljust(16, b"\0"), own, files.time))
 
 
-def _publish(work: Path, wanted: Wanted, runner: Runner, found: Kernel, installed: dict[str, str]) -> Manifest:
+def _publish(work: Path, wanted: Wanted, runner: RunnerTarball, found: Kernel, installed: dict[str, str]) -> Manifest:
     artifacts: dict[str, Artifact] = {}
     names: dict[Role, str] = {}
     for suffix, role in _ROLES.items():

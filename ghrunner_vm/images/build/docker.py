@@ -39,14 +39,10 @@ class Docker:
         """See Builder."""
         # --force-rm: the older builder of Docker leaves the container of a step that failed.
         argv = (self.name, "build", "--force-rm", "--iidfile", str(iidfile), *recipe.options)
-        try:
-            process.narrated(argv, timeout=BUILD_SECONDS, tell=tell, env=environment())
-        except KeyboardInterrupt:
-            # Docker's daemon and buildah tidy up. Podman (seen in 4.3) ends at once, and nobody can tell which of its
-            # working containers were this build's: another build may be using the others.
-            if self.name == "podman":
-                tell("podman may keep containers of this build: see `podman ps --all --external`, and `podman rm`")
-            raise
+        # Podman (seen in 4.3) ends at once at SIGTERM and leaves its working containers, but not when a step fails.
+        # Docker's daemon removes them in any case.
+        from_below = self.name == "podman"
+        process.narrated(argv, timeout=BUILD_SECONDS, tell=tell, env=environment(), from_below=from_below)
 
     def config(self, image: str) -> ImageConfig:
         """See Builder."""

@@ -1,6 +1,7 @@
 """What a container's files lack to be a machine that runs one job, and what would only make its boot slow."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
@@ -26,7 +27,6 @@ _SETTINGS: Final = {
     "etc/systemd/network/10-ghvm.network": "[Match]\nName=e*\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n\n"
     "[DHCPv4]\nUseDNS=no\nUseHostname=no\n",
     "etc/systemd/journald.conf.d/10-ghvm.conf": "[Journal]\nStorage=volatile\nRuntimeMaxUse=64M\n",
-    "etc/ghvm/agent.conf": "BOOTED=/run/ghvm-booted\n",
 }
 _NEEDED: Final = {
     "usr/lib/systemd/systemd": "systemd",
@@ -87,7 +87,7 @@ def fit_out(files: Files, configuration: Configuration) -> Owner:
         files.directory(path, mode=0o1777 if path == "tmp" else 0o755)
     for path, text in _SETTINGS.items():
         files.put(path, text.encode())
-    _add_agent(files)
+    _add_agent(files, configuration.directory)
     for unit in _MASKED:
         files.link(f"{_UNITS}/{unit}", "/dev/null")
     _start_on_demand(files)
@@ -105,7 +105,9 @@ def describe(files: Files, owner: Owner, told: dict[str, str]) -> None:
     files.put(f"{RUNNER_ROOT}/.setup_info", json.dumps([{"group": "Image", "detail": detail}]).encode(), owner=owner)
 
 
-def _add_agent(files: Files) -> None:
+def _add_agent(files: Files, directory: str) -> None:
+    settings = ["BOOTED=/run/ghvm-booted", *([] if directory in ("", "/") else [f"DIRECTORY={shlex.quote(directory)}"])]
+    files.put("etc/ghvm/agent.conf", "".join(f"{line}\n" for line in settings).encode())
     image = resources("ghrunner_vm.guest").joinpath("image")
     for program in ("agent", "host-key"):
         files.put(f"usr/lib/ghvm/{program}", image.joinpath(program).read_bytes(), mode=0o755)
