@@ -195,7 +195,10 @@ class _Session:
         if runner.old:
             self._teller.old_runner(runner)
         await in_daemon_thread(images.tidy, name="tidy")
-        self._tell("image", f"image {name} {commit[:12]} verified", image=name, commit=commit)
+        by = image.signature
+        signed = "" if by is None else f", signed by key {by.key}"
+        facts = {} if by is None else {"key": by.key, "serial": by.serial}
+        self._tell("image", f"image {name} {commit[:12]} verified{signed}", image=name, commit=commit, **facts)
         return image
 
     def _accept(self, manifest: Manifest) -> ageing.Runner:

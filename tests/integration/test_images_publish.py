@@ -75,10 +75,10 @@ class Builder:
         return snapshot(self.images, CompressedCache(self.cache, nothing), clock=LATER)
 
     @contextlib.contextmanager
-    def command(self, target: str, token: str | None = TOKEN) -> Iterator["subprocess.Popen[str]"]:
+    def command(self, target: str, token: str | None = TOKEN, **more: str) -> Iterator["subprocess.Popen[str]"]:
         """`ghvm images publish`, running."""
         words = ["images", "publish", str(self.images), target, "--cache-dir", str(self.cache), "--json"]
-        environ = {"PATH": os.environ["PATH"], "HOME": str(self.home)}
+        environ = {"PATH": os.environ["PATH"], "HOME": str(self.home), **more}
         if token is not None:
             environ["GHVM_PUBLISH_TOKEN"] = token
         argv = [sys.executable, "-m", "ghrunner_vm", *words]
@@ -88,9 +88,9 @@ class Builder:
             finally:
                 process.kill()
 
-    def run(self, target: str, token: str | None = TOKEN) -> tuple[int, str, str]:
+    def run(self, target: str, token: str | None = TOKEN, **environ: str) -> tuple[int, str, str]:
         """The same, at its end: exit code, output and narration."""
-        with self.command(target, token) as process:
+        with self.command(target, token, **environ) as process:
             out, err = process.communicate(timeout=WAIT_SECONDS)
             return process.returncode, out, err
 
@@ -278,6 +278,21 @@ def test_an_image_that_is_not_signed_is_published_with_a_warning(builder: Builde
     code, _, err = builder.run(str(tmp_path / "www"))
     assert code == 0
     assert "not signed: ubuntu; hosts with images-trusted-keys refuse them" in err
+
+
+def test_a_signature_that_hosts_would_refuse_is_not_published_where_keys_are_known(
+    builder: Builder, tmp_path: Path
+) -> None:
+    """The image was built anew, and the signature is still the one before."""
+    root, trusting = tmp_path / "www", {"GHVM_IMAGES_TRUSTED_KEYS": str(KEY.public)}
+    assert builder.run(str(root), **trusting)[0] == 0
+    before = (root / "latest").read_text()
+    signature = (builder.images / f"{NAME}.json.sig").read_bytes()
+    builder.build(2, serial=2)
+    (builder.images / f"{NAME}.json.sig").write_bytes(signature)
+    code, _, err = builder.run(str(root), **trusting)
+    assert (code, "The signature of the image ubuntu is wrong" in err) == (ExitCode.INFRASTRUCTURE, True)
+    assert (root / "latest").read_text() == before
 
 
 def test_the_progress_comes_to_its_end(builder: Builder, tmp_path: Path) -> None:

@@ -478,7 +478,8 @@ def test_a_run_refuses_what_nobody_vouches_for_and_goes_on_with_what_it_has(lab:
     for commit, key in ((COMMIT, OURS), (NEW, STRANGER)):
         offer(web, OLD_FILES if commit == COMMIT else FILES, commit=commit, key=key)
         with lab.run(*TRUSTING, image=NAME) as run:
-            assert run.wait("image").facts["commit"] == COMMIT
+            facts = run.wait("image").facts
+            assert (facts["commit"], facts["key"], facts["serial"]) == (COMMIT, OURS.public.id, 20)
             run.send(signal.SIGINT)
             run.wait_exit()
     assert any("going on with the newest image in the cache" in line.message for line in run.lines)

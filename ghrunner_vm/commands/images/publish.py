@@ -15,9 +15,12 @@ from ghrunner_vm.images.compress import CompressedCache
 from ghrunner_vm.images.directory_target import DirectoryTarget
 from ghrunner_vm.images.http_target import HttpTarget
 from ghrunner_vm.images.locking import nothing
+from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.publish import Published, snapshot
 from ghrunner_vm.images.publish import publish as publish_images
+from ghrunner_vm.images.signature import SignedManifest
 from ghrunner_vm.images.target import Target
+from ghrunner_vm.images.trust import Trust, trust
 from ghrunner_vm.units import format_size
 
 
@@ -32,7 +35,7 @@ def publish(directory: Path, target: str, name: str | None, cache_dir: Path | No
 
     TARGET is a directory that a web server serves, or an http(s) URL that takes PUT; a token for it comes from
     GHVM_PUBLISH_TOKEN. Hosts see the new images when all of them are there, and none of them before. Earlier commits
-    stay where they are.
+    stay where they are. With images-trusted-keys a signature that hosts would refuse is refused here.
 
     \b
     Examples:
@@ -44,6 +47,7 @@ def publish(directory: Path, target: str, name: str | None, cache_dir: Path | No
     cache = CompressedCache(cache_dir or user_cache_path("ghvm") / "served", nothing)
     console.say(f"reading and compressing the images in {directory}")
     found = snapshot(directory, cache, only=name)
+    _check_signatures(found, Trust(trust(settings).keys))
     _tell_unsigned(console, found)
     with contextlib.ExitStack() as stack:
         place = _target(stack, target, settings)
@@ -60,6 +64,14 @@ def _target(stack: contextlib.ExitStack, text: str, settings: Settings) -> Targe
     if text.startswith(("http://", "https://")):
         return stack.enter_context(HttpTarget(text, settings.publish_token))
     return DirectoryTarget(Path(text).absolute())
+
+
+def _check_signatures(found: Snapshot, trusted: Trust) -> None:
+    """Where keys are trusted, nothing is published that hosts would refuse: an old signature of a new manifest, say."""
+    for name in found.images:
+        manifest, signature = (found.texts.get(f"{name}.json{suffix}") for suffix in ("", ".sig"))
+        if manifest is not None and signature is not None:
+            trusted.check(Manifest.parse(manifest), SignedManifest(manifest, signature))
 
 
 def _tell_unsigned(console: Console, found: Snapshot) -> None:
