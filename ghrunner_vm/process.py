@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 _REAP_SECONDS = 10.0
 _TIDY_SECONDS = 10.0
+_LOOK_SECONDS = 0.2
+_IDLE_LOOKS = 5
+"""After so many of them without a child, a program is at work itself."""
 _LAST_LINES = 20
 _LAST_BYTES = 4 << 10
 _CHUNK = 256 << 10
@@ -139,11 +142,17 @@ def begin(argv: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str
 
 
 def narrated(
-    argv: Sequence[str], *, timeout: float, tell: Callable[[str], None], env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    tell: Callable[[str], None],
+    env: Mapping[str, str] | None = None,
+    from_below: bool = False,
 ) -> None:
     """Run a program that must end well within `timeout` seconds, and tell each line of both its outputs as it comes.
 
-    If it has to be ended it gets SIGTERM and some seconds, since it may have something to put in order.
+    If it has to be ended it gets SIGTERM and some seconds, since it may have something to put in order. `from_below`
+    is for one that puts nothing in order then: before, it sees the programs that it started fail, for some seconds.
     Raises CommandMissing, CommandFailed with its last lines or, past the deadline, InfrastructureError.
     """
     last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
@@ -152,7 +161,7 @@ def narrated(
     def left() -> float:
         return max(0, deadline - SYSTEM.monotonic())
 
-    with _piped(argv, stderr=subprocess.STDOUT, env=env) as program:
+    with _piped(argv, stderr=subprocess.STDOUT, env=env, from_below=from_below) as program:
         for line in lines(program.pipe(left, lambda: program.check(left(), lambda: "\n".join(last)))):
             last.append(line)
             tell(line)
@@ -180,6 +189,7 @@ class _Piped:
     argv: Sequence[str]
     child: subprocess.Popen[bytes]
     pidfd: int
+    from_below: bool
 
     def pipe(self, patience: Callable[[], float], check: Callable[[], None]) -> Pipe:
         """What it writes; see Pipe."""
@@ -200,19 +210,39 @@ class _Piped:
         if self.child.returncode is not None:
             return
         try:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
-            select.select([self.pidfd], [], [], _TIDY_SECONDS)
+            if self.from_below and self._failed_from_below():
+                return
+            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+            self._ends_within(_TIDY_SECONDS)
         finally:
             # As long as nobody has asked for its exit code, the number is its own.
             os.killpg(self.child.pid, signal.SIGKILL)
+
+    def _failed_from_below(self) -> bool:
+        """Whether it ended because what it runs was killed, again and again: the next command may follow."""
+        deadline = SYSTEM.monotonic() + _TIDY_SECONDS
+        idle = 0
+        while idle < _IDLE_LOOKS and SYSTEM.monotonic() < deadline:
+            lowest = _lowest(self.child.pid)
+            idle = 0 if lowest else idle + 1
+            for pid in lowest:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            if self._ends_within(_LOOK_SECONDS):
+                return True
+        return False
+
+    def _ends_within(self, seconds: float) -> bool:
+        return bool(select.select([self.pidfd], [], [], seconds)[0])
 
     def _too_slow(self) -> InfrastructureError:
         return InfrastructureError(f"{self.argv[0]} did not go on in time and was ended", details=shlex.join(self.argv))
 
 
 @contextlib.contextmanager
-def _piped(argv: Sequence[str], *, stderr: int, env: Mapping[str, str] | None) -> Iterator[_Piped]:
+def _piped(
+    argv: Sequence[str], *, stderr: int, env: Mapping[str, str] | None, from_below: bool = False
+) -> Iterator[_Piped]:
     """A program in a session of its own: Ctrl-C reaches it as SIGTERM, by us."""
     log.debug("begin %s", shlex.join(argv))
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
@@ -225,7 +255,7 @@ def _piped(argv: Sequence[str], *, stderr: int, env: Mapping[str, str] | None) -
     with child, contextlib.ExitStack() as stack:
         pidfd = os.pidfd_open(child.pid)
         stack.callback(os.close, pidfd)
-        program = _Piped(argv, child, pidfd)
+        program = _Piped(argv, child, pidfd, from_below)
         stack.callback(program.end)
         yield program
 
@@ -374,6 +404,15 @@ def start_time(pid: int) -> int | None:
     # The second field is the program's name in parentheses and may itself hold spaces and parentheses.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def _lowest(pid: int) -> list[int]:
+    """The descendants of a process that have no children themselves: /proc/PID/task/TID/children of proc(5)."""
+    children: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
+    return [lowest for child in children for lowest in (_lowest(child) or [child])]
 
 
 def boot_id() -> str:

@@ -84,21 +84,15 @@ def test_a_step_that_fails(builder: str, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_step(builder: str, tmp_path: Path) -> None:
-    """Podman ends at once and leaves working containers of its own, which is told."""
-    context = builders.context(tmp_path / "context", "RUN echo begun; sleep 1000")
-    told: list[str] = []
+    context = builders.context(tmp_path / "context", "RUN echo begun; sleep 1000; sleep 1001")
 
     def tell(line: str) -> None:
-        told.append(line)
         if line == "begun":
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt):
         _build(builder, context, tell)
-    if builder == "podman":
-        assert "podman ps --all --external" in told[-1]
-    else:
-        assert _left(builder) == ""
+    assert _left(builder) == ""
 
 
 def test_buildah_keeps_no_image(tmp_path: Path) -> None:

@@ -63,6 +63,16 @@ def test_a_program_that_goes_on_for_too_long_may_tidy_up(tmp_path: Path) -> None
     assert process.start_time(int(told[0])) is None
 
 
+def test_a_program_that_tidies_up_only_after_failures(tmp_path: Path) -> None:
+    """Each command that it waits for is killed, until it goes the way that it goes when they fail."""
+    fragile = f"echo ready; sleep 1000; sleep 1001; sh -c 'sleep 1002; false' || touch {tmp_path}/tidy"
+    with pytest.raises(KeyboardInterrupt), process.interruptible():
+        process.narrated(
+            _script(fragile), timeout=30, tell=lambda _: os.kill(os.getpid(), signal.SIGTERM), from_below=True
+        )
+    assert (tmp_path / "tidy").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signals_end_a_block_in_order(tmp_path: Path, number: signal.Signals) -> None:
     slow = f"trap 'touch {tmp_path}/tidy; exit' TERM; echo ready; while :; do sleep 0.1; done"
