@@ -26,6 +26,21 @@ rm) {rm} ;;
 esac
 """
 
+_BUILDAH = """#!/bin/sh
+# Stands in for buildah: notes its arguments, and has one container with the files of a directory.
+printf '%s\\n' "$1 ${{2-}} ${{3-}}" >>{notes}
+set -eu
+case "$1" in
+unshare) shift; exec "$@" ;;
+bud)
+    while [ "$1" != --iidfile ]; do shift; done
+    printf {id} >"$2" ;;
+inspect) echo '{{"OCIv1":{{"config":{{"Env":["PATH=/bin"]}}}}}}' ;;
+mount) echo {files} ;;
+rm) {rm} ;;
+esac
+"""
+
 
 def context(directory: Path, *instructions: str, busybox: Path = Path("/bin/busybox")) -> Path:
     """A directory with a Dockerfile that begins with busybox alone, and goes on with these instructions."""
@@ -77,3 +92,12 @@ def archive() -> bytes:
         entry.size = 5
         tar.addfile(entry, io.BytesIO(b"hello"))
     return packed.getvalue()
+
+
+def stand_in_buildah(directory: Path, files: Path, *, rm: str = "true") -> Path:
+    """A buildah in `directory`, whose containers have these files; where it notes its arguments."""
+    notes = directory / "buildah.notes"
+    program = directory / "buildah"
+    program.write_text(_BUILDAH.format(notes=notes, id=ID, files=files, rm=rm), encoding="utf-8")
+    program.chmod(0o755)
+    return notes

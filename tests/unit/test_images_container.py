@@ -36,7 +36,7 @@ def _without_builders(tmp_path: Path) -> Path:
     """The few programs that the stand-ins use, so that no builder of this host is found."""
     directory = tmp_path / "others"
     directory.mkdir()
-    for name in ("cat", "env", "head", "sh", "sleep", "touch", "seq"):
+    for name in ("cat", "env", "head", "seq", "sh", "sleep", "tar", "touch", "true"):
         (directory / name).symlink_to(next(p for p in (Path("/bin", name), Path("/usr/bin", name)) if p.exists()))
     return directory
 
@@ -236,6 +236,49 @@ def test_builders_get_their_own_variables_and_no_others(
     seen = Path(f"{notes}.env").read_text()
     assert "DOCKER_HOST=unix:///x\n" in seen
     assert "secret" not in seen
+
+
+@pytest.mark.parametrize(("uid", "prefix"), [(0, []), (1000, ["unshare sh -euc"])])
+def test_buildah_reads_the_files_where_they_have_their_owners(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, prefix: list[str]
+) -> None:
+    """An ordinary user's are in a namespace of buildah's."""
+    monkeypatch.setattr(os, "geteuid", lambda: uid)  # the tests run as one user only
+    (tmp_path / "root/etc").mkdir(parents=True)
+    (tmp_path / "root/etc/hostname").touch()
+    notes = builders.stand_in_buildah(programs, tmp_path / "root")
+    assert _names("buildah", tmp_path) == [".", "./etc", "./etc/hostname"]
+    calls = [re.sub(r"(ghvm-build-)[0-9a-f]{8}", r"\1XXXXXXXX", line) for line in notes.read_text().splitlines()]
+    assert re.fullmatch(r"bud --iidfile \S+", calls[1])
+    assert calls[2:] == [
+        "inspect --type image",
+        "from --pull-never --name",
+        *prefix,
+        "mount ghvm-build-XXXXXXXX ",
+        "rm ghvm-build-XXXXXXXX ",
+        f"rmi {builders.ID} ",
+    ]
+
+
+def test_buildah_keeps_layers_for_who_wants_them(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDAH_LAYERS", "true")
+    (tmp_path / "root").mkdir()
+    notes = builders.stand_in_buildah(programs, tmp_path / "root")
+    told: list[str] = []
+    _names("buildah", tmp_path, told)
+    assert "rmi" not in notes.read_text()
+    assert told == ["buildah keeps the layers for the next build; `buildah rmi --prune` removes them"]
+
+
+def test_a_directory_that_cannot_be_read(programs: Path, tmp_path: Path) -> None:
+    builders.stand_in_buildah(programs, tmp_path / "none", rm="echo container not known >&2; exit 125")
+    told: list[str] = []
+    with pytest.raises(process.CommandFailed) as caught:
+        _names("buildah", tmp_path, told)
+    assert "none: Cannot open" in str(caught.value.details)
+    assert told == []
 
 
 def test_the_order_of_builders() -> None:

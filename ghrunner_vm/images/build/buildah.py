@@ -38,7 +38,7 @@ class Buildah:
     @property
     def left(self) -> str | None:
         """See Builder."""
-        return "buildah keeps the layers for the next build; `buildah prune` removes them" if _layers() else None
+        return "buildah keeps the layers for the next build; `buildah rmi --prune` removes them" if _layers() else None
 
     def check(self) -> None:
         """See Builder."""
