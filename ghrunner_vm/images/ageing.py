@@ -40,9 +40,9 @@ class Runner:
     @property
     def words(self) -> str:
         """Which it is, and how old."""
-        version = f"runner {self.version}" if self.version else "runner"
+        version = self.version or "unknown version"
         if self.days is None:
-            return f"{version} of unknown age"
+            return f"{version}, age unknown"
         newest = ", the newest there is" if self.newest else ""
         return f"{version}, {self.days} days old{newest}"
 

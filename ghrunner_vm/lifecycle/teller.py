@@ -116,7 +116,7 @@ class Teller:
     def old_runner(self, runner: Runner) -> None:
         """The runner in the image can be used, but not for long."""
         until = "" if runner.until is None else f"; too old on {runner.until}"
-        self.trouble(GhvmError(f"the {runner.words}{until}", resolution=advice(runner)))
+        self.trouble(GhvmError(f"the runner {runner.words}{until}", resolution=advice(runner)))
 
     def image_found(self, commit: str) -> None:
         """A newer image is there."""

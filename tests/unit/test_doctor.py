@@ -314,10 +314,10 @@ def test_an_image_that_may_not_boot_here(web: Site, simulator: Simulator, tmp_pa
 @pytest.mark.parametrize(
     ("days", "newest", "status", "words"),
     [
-        (3, "2.338.0", Status.OK, "runner 2.337.0, 3 days old, 27 days left"),
-        (25, "2.338.0", Status.WARNING, "runner 2.337.0, 25 days old, 5 days left"),
+        (3, "2.338.0", Status.OK, "2.337.0, 3 days old, 27 days left"),
+        (25, "2.338.0", Status.WARNING, "2.337.0, 25 days old, 5 days left"),
         (30, "2.338.0", Status.FAILED, "The runner in the image ubuntu is too old"),
-        (90, "2.337.0", Status.OK, "runner 2.337.0, 90 days old, the newest there is"),
+        (90, "2.337.0", Status.OK, "2.337.0, 90 days old, the newest there is"),
     ],
 )
 def test_the_age_of_the_runner(

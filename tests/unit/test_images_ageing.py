@@ -31,7 +31,7 @@ def test_a_runner_that_is_not_the_newest(days: int, old: bool, left: int) -> Non
 def test_the_newest_runner_is_never_too_old(newest: str) -> None:
     found = aged(300, newest=newest)
     assert (found.newest, found.old, found.until) == (True, False, None)
-    assert found.words == "runner 2.337.0, 300 days old, the newest there is"
+    assert found.words == "2.337.0, 300 days old, the newest there is"
     require_young(found, 30)
 
 
@@ -49,7 +49,7 @@ def test_too_old_is_permanent_until_the_image_is_built_anew() -> None:
     with pytest.raises(PermanentError, match="The runner in the image ubuntu is too old") as caught:
         require_young(aged(30), 30)
     assert caught.value.exit_code == ExitCode.PERMANENT
-    assert "runner 2.337.0, 30 days old; runner-max-age-days is 30" in str(caught.value.details)
+    assert "2.337.0, 30 days old; runner-max-age-days is 30" in str(caught.value.details)
     assert "Build the image anew" in str(caught.value.resolution)
 
 
@@ -64,13 +64,13 @@ def test_the_limit_is_a_setting_and_0_is_none() -> None:
 
 def test_without_a_version_nobody_knows_whether_it_is_the_newest() -> None:
     found = aged(25, version=None, newest="2.337.0")
-    assert (found.old, found.words) == (True, "runner, 25 days old")
+    assert (found.old, found.words) == (True, "unknown version, 25 days old")
     assert "ubuntu" in advice(found)
 
 
 def test_an_image_that_tells_no_date_is_neither_old_nor_refused() -> None:
     found = runner(MANIFEST, TODAY, 30)
-    assert (found.old, found.left(TODAY), found.words) == (False, None, "runner 2.337.0 of unknown age")
+    assert (found.old, found.left(TODAY), found.words) == (False, None, "2.337.0, age unknown")
     require_young(found, 30)
 
 

@@ -73,7 +73,7 @@ def _rows(found: Inspected, commit: str | None, runner: ageing.Runner) -> list[t
         ("kernel", manifest.kernel_version or "not told"),
         ("packages", str(len(manifest.packages) or "not told")),
         ("agent", "yes" if manifest.agent else "no"),
-        ("runner", runner.words.removeprefix("runner ")),
+        ("runner", runner.words),
         ("signature", _signature(found)),
     ]
 
