@@ -35,9 +35,9 @@ class Host:
             pull(ImageStore(self.directory / "cache"), server, image_name)
 
     @contextlib.contextmanager
-    def run(self, image_name: str = image.NAME) -> Iterator[subprocess.Popen[str]]:
+    def run(self, image_name: str = image.NAME, *flags: str, **spec: object) -> Iterator[subprocess.Popen[str]]:
         """A `ghvm run` that narrates JSON lines on stderr; it is killed at the end of the block."""
-        argv = [sys.executable, "-m", "ghrunner_vm", "run", str(self._spec(image_name)), *self._options()]
+        argv = [sys.executable, "-m", "ghrunner_vm", "run", str(self._spec(image_name, spec)), *self._options(), *flags]
         with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             try:
                 yield process
@@ -53,10 +53,10 @@ class Host:
             *("--accel", "tcg", "--allow-emulation", "--allow-host-loopback"),
         )
 
-    def _spec(self, image_name: str) -> Path:
+    def _spec(self, image_name: str, more: Mapping[str, object]) -> Path:
         spec = {"label": LABEL, "image": image_name, "arch": "x86_64", "cpu-cores": 1, "ram": "256M"}
         path = self.directory / f"{image_name}.json"
-        path.write_text(json.dumps({**spec, "root-disk": "8G", "timeout-seconds": 600}), encoding="utf-8")
+        path.write_text(json.dumps({**spec, "root-disk": "8G", "timeout-seconds": 600, **more}), encoding="utf-8")
         return path
 
 

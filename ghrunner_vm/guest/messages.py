@@ -42,6 +42,13 @@ class Started(_Message):
     type: Literal["started"]
 
 
+class HostKey(_Message):
+    """The key of its SSH server, for a guest that makes one while it boots: before the listener is started."""
+
+    type: Literal["ssh-host-key"]
+    key: Short
+
+
 class Refused(_Message):
     """The agent will not start a listener."""
 
@@ -78,7 +85,7 @@ class Log(_Message):
     text: Text
 
 
-GuestMessage = Ready | Started | Refused | JobStarted | JobFinished | Exited | Log
+GuestMessage = Ready | Started | HostKey | Refused | JobStarted | JobFinished | Exited | Log
 
 _ADAPTER: TypeAdapter[GuestMessage] = TypeAdapter(Annotated[GuestMessage, Field(discriminator="type")])
 

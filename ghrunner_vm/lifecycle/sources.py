@@ -62,7 +62,7 @@ def signals(drain: Callable[[], None], interrupt: Callable[[], None]) -> Iterato
 
 
 def from_guest(message: GuestMessage) -> Event | None:
-    """What a guest's message means for the run; its log lines mean nothing."""
+    """What a guest's message means for the run; its log lines and its key mean nothing."""
     match message:
         case said.Ready():
             return ev.AgentReady()
@@ -76,7 +76,7 @@ def from_guest(message: GuestMessage) -> Event | None:
             return ev.GuestJobFinished()
         case said.Exited(code=code):
             return ev.ListenerExited(code)
-        case said.Log():
+        case said.Log() | said.HostKey():
             return None
 
 

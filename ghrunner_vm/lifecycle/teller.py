@@ -37,6 +37,7 @@ class Teller:
         self.gauge: Gauge | None = None
         self.runner_log: Ring | None = None
         self._heard_ready = False
+        self._heard_key = False
         self._refusals = Refusals()
         self._told = 0
         self.job_result: str | None = None
@@ -69,7 +70,10 @@ class Teller:
                 self._tell("guest-log", text if len(text) <= _LINE else f"{text[:_LINE]}…")
             case said.Ready(ssh_host_key=key) if not self._heard_ready:
                 # A later one may be from whoever has the guest by then.
-                self._heard_ready = True
+                self._heard_ready, self._heard_key = True, bool(key)
+                self._record(ssh_host_key=host_key(key))
+            case said.HostKey(key=key) if not self._heard_key:
+                self._heard_key = True
                 self._record(ssh_host_key=host_key(key))
             case said.JobFinished(result=result):
                 self.job_result = self.job_result or result

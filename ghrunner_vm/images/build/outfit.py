@@ -46,14 +46,28 @@ _MASKED: Final = (
     # What serves a person at a keyboard.
     *("getty.target", "console-getty.service", "serial-getty@ttyS0.service", "serial-getty@ttyAMA0.service"),
     *("systemd-ask-password-console.path", "systemd-ask-password-wall.path", "console-setup.service"),
-    *("keyboard-setup.service", "modprobe@drm.service"),
+    "keyboard-setup.service",
+    # What the kernel loads by itself as soon as somebody asks, and mounts for those who debug it.
+    *("modprobe@.service", "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount"),
+    # Done by the packages when they were installed.
+    "systemd-sysusers.service",
     # A disk that is thrown away is not checked, and the job waits for a route, not for all links.
     *("systemd-fsck-root.service", "systemd-networkd-wait-online.service", "systemd-timesyncd.service"),
 )
+_OWN: Final = {
+    "ghvm-agent.service": "sysinit.target",
+    "ghvm-host-key.service": "sysinit.target",
+    "ghvm-booted.service": "multi-user.target",
+}
 _ENABLED: Final = {
     "multi-user.target.wants/systemd-networkd.service": "systemd-networkd.service",
     "default.target": "multi-user.target",
 }
+_MASKED_GENERATORS: Final = (
+    # Programs that look for what a virtual machine does not have, one after the other, before any unit is started.
+    *("bless-boot", "cryptsetup", "debug", "getty", "gpt-auto", "hibernate-resume", "integritysetup", "rc-local"),
+    *("run", "system-update", "tpm2", "veritysetup"),
+)
 _ON_DEMAND: Final = ("docker", "containerd")
 """Started by what asks for them, through docker.socket."""
 
@@ -111,7 +125,7 @@ def _add_agent(files: Files, directory: str) -> None:
     image = resources("ghrunner_vm.guest").joinpath("image")
     for program in ("agent", "host-key"):
         files.put(f"usr/lib/ghvm/{program}", image.joinpath(program).read_bytes(), mode=0o755)
-    for unit, target in (("ghvm-agent.service", "sysinit.target"), ("ghvm-booted.service", "multi-user.target")):
+    for unit, target in _OWN.items():
         files.put(f"{_UNITS}/{unit}", image.joinpath(unit).read_bytes())
         files.link(f"{_UNITS}/{target}.wants/{unit}", f"/{_UNITS}/{unit}")
     for link, unit in (
@@ -119,7 +133,8 @@ def _add_agent(files: Files, directory: str) -> None:
         ("default.target", "multi-user.target"),
     ):
         files.link(f"{_UNITS}/{link}", f"{_DISTRIBUTIONS}/{unit}")
-    files.put(f"{_UNITS}/ssh.service.d/ghvm.conf", b"[Unit]\nAfter=ghvm-agent.service\n")
+    for generator in _MASKED_GENERATORS:
+        files.link(f"etc/systemd/system-generators/systemd-{generator}-generator", "/dev/null")
 
 
 def _start_on_demand(files: Files) -> None:

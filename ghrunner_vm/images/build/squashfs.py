@@ -20,7 +20,9 @@ _TYPES = {
     stat.S_IFBLK: tarfile.BLKTYPE,
     stat.S_IFIFO: tarfile.FIFOTYPE,
 }
-_PACK = 'exec mksquashfs - "$1" -tar -quiet -no-progress -comp zstd -Xcompression-level 3 -mkfs-time "$2" -root-time "$2" <"$0"'
+_PACK = """
+exec mksquashfs - "$1" -tar -quiet -no-progress -comp zstd -Xcompression-level 3 -mkfs-time "$2" -root-time "$2" <"$0"
+"""
 
 
 def make(files: Files, target: Path) -> None:
