@@ -63,6 +63,11 @@ class Guest:
         path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         path.chmod(0o755)
 
+    def setting(self, line: str) -> None:
+        """One more line of its settings, which are shell text."""
+        with self.file("agent.conf").open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
     def listener(self, script: str) -> None:
         """What stands in for the runner's listener."""
         self.program("runner/bin/Runner.Listener", f"cd {self._root}\n{script}")

@@ -244,3 +244,26 @@ def test_what_comes_before_start_is_ignored(guest: Guest) -> None:
     guest.say(b"\nhello\njitconfig eA==\n\n")
     guest.start(unknown="field")
     assert guest.hear_out()[-1] == Exited(type="exited", code=100)
+
+
+def test_the_listener_waits_until_the_system_is_up(guest: Guest) -> None:
+    root = guest.file("")
+    guest.program("sleep", f'echo >>{root}/slept; [ "$(wc -l <{root}/slept)" -lt 3 ] || touch {root}/booted')
+    guest.setting(f"PATH={root}:$PATH BOOTED={root}/booted")
+    guest.listener("wc -l <slept")
+    assert [message.text.strip() for message in ran(guest) if isinstance(message, Log)] == ["3"]
+
+
+def test_the_listener_does_not_wait_for_ever(guest: Guest) -> None:
+    root = guest.file("")
+    guest.program("sleep", f"echo >>{root}/slept")
+    guest.setting(f"PATH={root}:$PATH BOOTED={root}/never BOOT_SECONDS=2")
+    guest.listener("wc -l <slept")
+    assert [message.text.strip() for message in ran(guest) if isinstance(message, Log)] == ["20"]
+
+
+def test_the_listener_begins_in_the_images_directory(guest: Guest) -> None:
+    guest.file("a b").mkdir()
+    guest.setting(f"DIRECTORY='{guest.file('a b')}'")
+    guest.program("runner/bin/Runner.Listener", "pwd")
+    assert log(str(guest.file("a b"))) in ran(guest)

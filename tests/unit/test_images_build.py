@@ -304,11 +304,13 @@ def test_the_same_tar_gives_the_same_bytes(runner: RunnerTarball, tmp_path: Path
 def test_a_build_replaces_the_one_before(runner: RunnerTarball, tmp_path: Path) -> None:
     (tmp_path / "it.other.disk").touch()
     first = make(Container().machine(), runner, tmp_path)
+    (tmp_path / "it.json.sig").touch()
     second = make(Container().machine().add("more", b"x"), runner, tmp_path)
     assert first.disk != second.disk
     assert not (tmp_path / first.disk).exists()
     assert (tmp_path / second.disk).exists()
     assert (tmp_path / "it.other.disk").exists(), "it is not ours"
+    assert not (tmp_path / "it.json.sig").exists(), "it was the first one's"
 
 
 def test_a_build_that_fails_leaves_what_was_there(runner: RunnerTarball, tmp_path: Path) -> None:

@@ -128,6 +128,17 @@ def test_only_the_first_ready_and_the_first_job_are_believed(scene: Scene) -> No
     assert (run.record.ssh_host_key, run.record.job) == (None, "build")
 
 
+def test_only_the_first_host_key_is_believed(scene: Scene) -> None:
+    """A guest that makes one while it boots tells it after `ready`."""
+    teller, run = scene.session._teller, scene.session._run
+    assert run is not None
+    first, later = (f"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA{letter}" for letter in "12")
+    teller.heard(said.Ready.model_validate({"type": "ready", "agent": 1}))
+    for key in (first, later):
+        teller.heard(said.HostKey(type="ssh-host-key", key=key))
+    assert run.record.ssh_host_key == first
+
+
 def test_a_full_disk_is_what_the_record_says_a_run_ended_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 

@@ -66,7 +66,6 @@ def build(
 
     \b
     Example:
-      ghvm images init ./image
       ghvm images build ./image --name debian-12
       ghvm images build --from-tar root.tar --name debian-12 --runner actions-runner-linux-x64-2.337.0.tar.gz
     """

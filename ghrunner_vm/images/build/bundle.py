@@ -178,6 +178,7 @@ def _publish(work: Path, wanted: Wanted, runner: RunnerTarball, found: Kernel, i
         artifacts=artifacts,
     )
     sync_directory(wanted.output)
+    (wanted.output / f"{wanted.name}.json.sig").unlink(missing_ok=True)  # it vouches for the manifest before
     write_atomically(wanted.output / f"{wanted.name}.json", manifest.to_json(), mode=0o644)
     _remove_old(wanted, manifest)
     return manifest
