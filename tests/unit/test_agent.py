@@ -248,16 +248,15 @@ def test_what_comes_before_start_is_ignored(guest: Guest) -> None:
 
 def test_the_listener_waits_until_the_system_is_up(guest: Guest) -> None:
     root = guest.file("")
-    guest.program("sleep", f'echo >>{root}/slept; [ "$(wc -l <{root}/slept)" -lt 3 ] || touch {root}/booted')
-    guest.setting(f"PATH={root}:$PATH BOOTED={root}/booted")
+    guest.setting(f'sleep() {{ echo >>{root}/slept; [ "$(wc -l <{root}/slept)" -lt 3 ] || touch {root}/booted; }}')
+    guest.setting(f"BOOTED={root}/booted")
     guest.listener("wc -l <slept")
     assert [message.text.strip() for message in ran(guest) if isinstance(message, Log)] == ["3"]
 
 
 def test_the_listener_does_not_wait_for_ever(guest: Guest) -> None:
     root = guest.file("")
-    guest.program("sleep", f"echo >>{root}/slept")
-    guest.setting(f"PATH={root}:$PATH BOOTED={root}/never BOOT_SECONDS=2")
+    guest.setting(f"sleep() {{ echo >>{root}/slept; }}\nBOOTED={root}/never BOOT_SECONDS=2")
     guest.listener("wc -l <slept")
     assert [message.text.strip() for message in ran(guest) if isinstance(message, Log)] == ["20"]
 

@@ -69,6 +69,8 @@ def read(
                 members += 1
                 size += member.size if member.isreg() else 0
                 progress(size)
+        while source.read(_BUFFER):  # to the end of the stream: only there it shows whether its writer ended well
+            continue
     except (tarfile.TarError, EOFError, zstandard.ZstdError, OSError, ValueError) as error:
         raise UsageError("This is not a whole tar", details=str(error)) from error
     return Read(members, size, newest)
