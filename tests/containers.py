@@ -19,7 +19,7 @@ MACHINE: Mapping[str, bytes] = {
     "usr/lib/systemd/systemd-udevd": b"#!",
     "usr/sbin/init": b"#!",
     "usr/bin/busybox": STATIC,
-    f"boot/vmlinuz-{VERSION}": b"a kernel",
+    f"boot/vmlinuz-{VERSION}": b"\x7fELF: a kernel",
     f"boot/config-{VERSION}": b"CONFIG_BRIDGE=m\nCONFIG_VETH=y\n# CONFIG_OVERLAY_FS is not set\n",
     f"usr/lib/modules/{VERSION}/kernel/ext4.ko": b"\0depends=jbd2\0",
     f"usr/lib/modules/{VERSION}/kernel/jbd2.ko": b"\0depends=\0",

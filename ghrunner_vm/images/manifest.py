@@ -23,8 +23,10 @@ def check_name(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(check_name)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Role = Literal["disk", "kernel", "initrd", "base", "kernel-config"]
-"""`base` is the disk's content as a squashfs, for engines that put a layer of their own above it."""
+Role = Literal["disk", "kernel", "initrd", "base", "vmlinux", "kernel-config"]
+"""`base` is the disk's content as a squashfs, for engines that put a layer of their own above it; `vmlinux` the kernel
+uncompressed, for those that start it without any firmware."""
+_ONCE: tuple[Role, ...] = ("base", "vmlinux", "kernel-config")
 Word = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
 Arch = Literal["x86_64", "aarch64"]
 Engine = Literal["qemu", "firecracker"]
@@ -105,6 +107,10 @@ class Manifest(OwnFile):
         """The name of the disk artifact."""
         return self._of_role("disk")[0]
 
+    def only(self, role: Role) -> str | None:
+        """The name of the one artifact with this role; None if there is none."""
+        return next(iter(self._of_role(role)), None)
+
     @property
     def total_size(self) -> int | None:
         """Bytes of all artifacts, or None if a size is not known."""
@@ -131,8 +137,8 @@ class Manifest(OwnFile):
     def _check_boot(self) -> Self:
         if len(self._of_role("disk")) != 1:
             raise ValueError("exactly one artifact must have the role 'disk'")
-        if len(self._of_role("base")) > 1 or len(self._of_role("kernel-config")) > 1:
-            raise ValueError("at most one artifact may have the role 'base', and one 'kernel-config'")
+        if twice := [role for role in _ONCE if len(self._of_role(role)) > 1]:
+            raise ValueError(f"at most one artifact may have the role {twice[0]!r}")
         if self._of_role("kernel") != _listed(self.boot.kernel) or self._of_role("initrd") != _listed(self.boot.initrd):
             raise ValueError("boot.kernel and boot.initrd must name the artifacts with these roles")
         if self.boot.kernel is None and (self.boot.initrd is not None or self.boot.cmdline is not None):

@@ -284,7 +284,7 @@ def test_a_bundle_is_what_its_manifest_says(runner: RunnerTarball, tmp_path: Pat
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*manifest.artifacts, "it.json", ".it.lock"}
     assert {artifact.role for artifact in manifest.artifacts.values()} == {"disk", "kernel", "initrd", "kernel-config"}
     assert (manifest.kernel_version, manifest.runner_version) == (VERSION, "2.337.0")
-    assert (tmp_path / "out" / str(manifest.boot.kernel)).read_bytes() == b"a kernel"
+    assert (tmp_path / "out" / str(manifest.boot.kernel)).read_bytes() == b"\x7fELF: a kernel"
     raw = tmp_path / "raw"
     process.run(["qemu-img", "convert", "-O", "raw", str(tmp_path / "out" / manifest.disk), str(raw)], timeout=60)
     disks.check(raw)

@@ -21,7 +21,7 @@ from pathlib import Path
 from ghrunner_vm import process
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.files import Locked, lock, sync_directory, write_atomically
-from ghrunner_vm.images.build import initrd, kernel, outfit, packages, squashfs, tarred
+from ghrunner_vm.images.build import initrd, kernel, outfit, packages, squashfs, tarred, vmlinux
 from ghrunner_vm.images.build.ext4.disk import Disk
 from ghrunner_vm.images.build.ext4.finish import finish
 from ghrunner_vm.images.build.ext4.layout import Label
@@ -45,6 +45,7 @@ _ROLES: Mapping[str, Role] = {
     "initrd": "initrd",
     "config": "kernel-config",
     "squashfs": "base",
+    "vmlinux": "vmlinux",
 }
 _CONVERT_SECONDS = 3600.0
 
@@ -147,6 +148,7 @@ def _write_parts(files: Files, found: Kernel, wanted: Wanted, work: Path) -> Non
 
     (work / "initrd").write_bytes(initrd.make(kernel.busybox(files), module))
     if "firecracker" in wanted.engines:
+        (work / "vmlinux").write_bytes(vmlinux.extract(found.image, wanted.arch))
         squashfs.make(files, work / "squashfs")
     own = uuid.uuid5(uuid.NAMESPACE_URL, f"ghvm:{wanted.name}").bytes
     finish(files.disk, files.tree, Label(outfit.ROOT_LABEL.encode().ljust(16, b"\0"), own, files.time))

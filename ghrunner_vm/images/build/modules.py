@@ -11,6 +11,10 @@ import zstandard
 WANTED = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4", "button")
 """What a machine needs to find its disk, its network and its agent's channel, and to be told to power off."""
 
+LAYERED = ("squashfs", "overlay", "vmw_vsock_virtio_transport")
+"""What one needs besides whose root is a base that others share below a layer of its own, and whose agent has no port
+but virtio's sockets."""
+
 Find = Callable[[str], bytes | None]
 """The file of a module by its name, as it is; None if the kernel has it built in (or not at all)."""
 

@@ -25,7 +25,7 @@ _SETTINGS: Final = {
     "etc/hosts": "127.0.0.1 localhost ghvm\n::1 localhost ip6-localhost ip6-loopback\n",
     "etc/resolv.conf": "nameserver 10.0.2.3\n",
     "etc/systemd/network/10-ghvm.network": "[Match]\nName=e*\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n\n"
-    "[DHCPv4]\nUseDNS=no\nUseHostname=no\n",
+    "[DHCPv4]\nUseDNS=no\nUseHostname=no\nUseMTU=yes\n",
     "etc/systemd/journald.conf.d/10-ghvm.conf": "[Journal]\nStorage=volatile\nRuntimeMaxUse=64M\n",
 }
 _NEEDED: Final = {
@@ -56,9 +56,12 @@ _MASKED: Final = (
 )
 _OWN: Final = {
     "ghvm-agent.service": "sysinit.target",
+    "ghvm-agent.socket": "sysinit.target",
+    "ghvm-ssh.socket": "sysinit.target",
     "ghvm-host-key.service": "sysinit.target",
     "ghvm-booted.service": "multi-user.target",
 }
+_BY_SOCKETS: Final = ("ghvm-agent@.service", "ghvm-ssh@.service")
 _ENABLED: Final = {
     "multi-user.target.wants/systemd-networkd.service": "systemd-networkd.service",
     "default.target": "multi-user.target",
@@ -128,6 +131,8 @@ def _add_agent(files: Files, directory: str) -> None:
     for unit, target in _OWN.items():
         files.put(f"{_UNITS}/{unit}", image.joinpath(unit).read_bytes())
         files.link(f"{_UNITS}/{target}.wants/{unit}", f"/{_UNITS}/{unit}")
+    for unit in _BY_SOCKETS:
+        files.put(f"{_UNITS}/{unit}", image.joinpath(unit).read_bytes())
     for link, unit in (
         ("multi-user.target.wants/systemd-networkd.service", "systemd-networkd.service"),
         ("default.target", "multi-user.target"),
