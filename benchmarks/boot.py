@@ -34,13 +34,13 @@ def main() -> None:
                 here.pull(image_name)
             for _ in range(arguments.rounds):
                 for image_name in best:
-                    found = _boot(here, image_name, arguments.cores, arguments.accel)
+                    found = boot(here, image_name, arguments.cores, arguments.accel)
                     best[image_name] = min(best[image_name], found)
     for image_name, seconds in best.items():
         print(f"{seconds:6.2f} s  {seconds / best[image.NAME]:5.2f} x  {image_name}")
 
 
-def _boot(here: Host, image_name: str, cores: int, accel: str) -> float:
+def boot(here: Host, image_name: str, cores: int, accel: str) -> float:
     """Seconds between the two lines of ghvm's narration."""
     with here.run(image_name, "--accel", accel, **{"cpu-cores": cores, "ram": "1G"}) as process:
         told(process, "launched")

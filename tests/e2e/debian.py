@@ -49,19 +49,19 @@ def build(cache: Path) -> Path:
 
     Safe to call from several processes at once: the second waits for the first.
     """
-    sources = _sources()
-    target = cache / f"debian-{_fingerprint(sources)}"
+    mirrors = sources()
+    target = cache / f"debian-{_fingerprint(mirrors)}"
     cache.mkdir(parents=True, exist_ok=True)
     with lock(cache / "debian.lock"):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=cache, prefix=".debian-") as work:
-                _build(sources, Path(work))
+                _build(mirrors, Path(work))
                 (Path(work) / "images").rename(target)
     return target
 
 
-def _build(sources: list[str], work: Path) -> None:
-    _install(sources, work)
+def _build(mirrors: list[str], work: Path) -> None:
+    _install(mirrors, work)
     _partition(work)
     (work / "images").mkdir()
     convert = ("qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", "-W", "disk.raw")
@@ -70,7 +70,7 @@ def _build(sources: list[str], work: Path) -> None:
         process.run([*convert, f"images/{name}.qcow2"], timeout=_SECONDS, cwd=work)
 
 
-def _sources() -> list[str]:
+def sources() -> list[str]:
     """This host's own mirrors of its distribution; what others publish for it is left out."""
     line = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
     wanted = ["Created-By: Packages", f"Origin: {_HOST['ID'].capitalize()}", "Component: main"]
@@ -78,7 +78,7 @@ def _sources() -> list[str]:
     return sorted(set(targets.splitlines()))
 
 
-def _install(sources: list[str], work: Path) -> None:
+def _install(mirrors: list[str], work: Path) -> None:
     """Leaves the guest's tree in root.tar."""
     options = [
         "--variant=minbase",
@@ -86,7 +86,7 @@ def _install(sources: list[str], work: Path) -> None:
         *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _NOT_INSTALLED),
         *(f"--customize-hook={hook}" for hook in _hooks()),
     ]
-    what = (_HOST["VERSION_CODENAME"], "root.tar", *sources)
+    what = (_HOST["VERSION_CODENAME"], "root.tar", *mirrors)
     process.run(["mmdebstrap", *options, *what], timeout=_INSTALL_SECONDS, cwd=work)
 
 
@@ -136,8 +136,8 @@ def _make_bootable(work: Path, unit: str) -> None:
         disk.write(core.read_bytes())
 
 
-def _fingerprint(sources: list[str]) -> str:
-    digest = hashlib.sha256(repr(sources).encode())
+def _fingerprint(mirrors: list[str]) -> str:
+    digest = hashlib.sha256(repr(mirrors).encode())
     for file in (Path(__file__), _LISTENER, *sorted(_GUEST.iterdir())):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
