@@ -38,6 +38,8 @@ from ghrunner_vm.record import RunnerRecord
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.vm.admission import Rules
 from ghrunner_vm.vm.base import Accelerator, Engine
+from ghrunner_vm.vm.firecracker import host, programs
+from ghrunner_vm.vm.firecracker.engine import FirecrackerEngine
 from ghrunner_vm.vm.jail import Identity
 from ghrunner_vm.vm.qemu import accelerator, version
 from ghrunner_vm.vm.qemu.engine import QemuEngine
@@ -208,22 +210,15 @@ def check_host(described: Spec, warn: Warn) -> None:
 def means(settings: Settings, described: Spec, github: GitHub, bar: Bar, warn: Warn) -> Iterator[Means]:
     """What `ghvm run` works with; the token of `github` is revoked at the end."""
     process.allow_descriptors(_DESCRIPTORS)
-    arch = described.arch
     state = config.state_directory(settings)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    binary = version.find(arch, state / f"qemu-{arch}.json")
+    choose, engine = (
+        _firecracker(settings, described) if described.engine == "firecracker" else _qemu(settings, described)
+    )
     with contextlib.ExitStack() as stack:
         stack.enter_context(github)
         server = stack.enter_context(ImageServer(settings.images_server))
         store = ImageStore(stack.enter_context(_images_directory(settings)), trust=trust(settings))
-
-        def choose(identity: Identity) -> Accelerator:
-            kvm = settings.accel != "tcg" and accelerator.kvm_works(binary, arch, identity, state / "kvm.json")
-            return accelerator.choose(settings.accel, arch, kvm=kvm, allow_emulation=settings.allow_emulation)
-
-        def engine(identity: Identity) -> Engine:
-            return QemuEngine(binary, identity)
-
         yield Means(
             github=github,
             images=CachedImages(store, server, settings, bar, warn),
@@ -233,6 +228,40 @@ def means(settings: Settings, described: Spec, github: GitHub, bar: Bar, warn: W
             collect=lambda: _drop(collect_garbage(settings, github)),
             newest_runner=lambda: newest_runner(github),
         )
+
+
+Choose = Callable[[Identity], Accelerator]
+MakeEngine = Callable[[Identity], Engine]
+
+
+def _qemu(settings: Settings, described: Spec) -> tuple[Choose, MakeEngine]:
+    arch, state = described.arch, config.state_directory(settings)
+    binary = version.find(arch, state / f"qemu-{arch}.json")
+
+    def choose(identity: Identity) -> Accelerator:
+        kvm = settings.accel != "tcg" and accelerator.kvm_works(binary, arch, identity, state / "kvm.json")
+        return accelerator.choose(settings.accel, arch, kvm=kvm, allow_emulation=settings.allow_emulation)
+
+    return choose, lambda identity: QemuEngine(binary, identity)
+
+
+def _firecracker(settings: Settings, described: Spec) -> tuple[Choose, MakeEngine]:
+    host.check(described.arch)
+    found = programs.find(
+        programs.Wanted(
+            settings.firecracker,
+            settings.jailer,
+            settings.firecracker_sha256,
+            settings.jailer_sha256,
+            allow_old=settings.firecracker_allow_old,
+        )
+    )
+
+    def engine(identity: Identity) -> Engine:
+        assert identity.uid is not None  # noqa: S101 only root comes here, and gets one for each machine
+        return FirecrackerEngine(found, identity.uid)
+
+    return lambda _identity: "kvm", engine
 
 
 def collect_garbage(settings: Settings, github: GitHub | None) -> Iterator[Collected]:

@@ -26,7 +26,10 @@ RUNNER_PREFIX_FORMS = "1 to 55 letters, digits, dots, underscores and hyphens, t
 _IMAGE_KEY_FORMS = "public keys as ghvm images keygen prints them, ed25519:BASE64"
 _SCOPES = ("github_org", "github_repo", "github_enterprise")
 _SECRETS = ("github_token", "publish_token")
-_PATHS = ("github_private_key", "images_cache_dir", "state_dir", "metrics_textfile", "egress_learn")
+_PATHS = (
+    *("github_private_key", "images_cache_dir", "state_dir", "metrics_textfile", "egress_learn"),
+    *("firecracker", "jailer"),
+)
 _MAX_FILE = 1 << 20
 _IMAGE_KEY = re.compile(r"ed25519:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")  # 32 bytes in base64
 
@@ -98,6 +101,7 @@ Name = Annotated[str, _matching(re.compile(r"[A-Za-z0-9_-]{1,100}"), "letters, d
 Repository = Annotated[
     str, _matching(re.compile(r"[A-Za-z0-9_-]{1,100}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}"), "an OWNER/NAME")
 ]
+Sha256 = Annotated[str, _matching(re.compile(r"[0-9a-f]{64}"), "64 hexadecimal digits, small letters")]
 RunnerPrefix = Annotated[str, _matching(RUNNER_PREFIX, RUNNER_PREFIX_FORMS)]
 
 
@@ -160,6 +164,11 @@ class Settings(BaseModel):
     vm_uid_base: Whole = Field(1_900_000_000, ge=100_000, le=4_000_000_000, description="a user id above 100000")
     vm_uid_count: Whole = Field(4096, ge=1, le=1_000_000, description="1 to 1000000")
     back_off: bool = Field(False, description="true or false")
+    firecracker: AnyPath | None = Field(None, description="the path of firecracker; unset: it is on the PATH")
+    jailer: AnyPath | None = Field(None, description="the path of its jailer; unset: it is on the PATH")
+    firecracker_sha256: Sha256 | None = Field(None, description="the SHA-256 of firecracker, 64 hexadecimal digits")
+    jailer_sha256: Sha256 | None = Field(None, description="the SHA-256 of the jailer, 64 hexadecimal digits")
+    firecracker_allow_old: bool = Field(False, description="true or false")
     drain_seconds: Whole = Field(600, ge=0, le=432_000, description="seconds, 0 to 432000 (5 days)")
     poll_seconds: Whole = Field(60, ge=1, le=3600, description="seconds, 1 to 3600")
 

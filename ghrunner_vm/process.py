@@ -223,9 +223,9 @@ class _Piped:
         deadline = SYSTEM.monotonic() + _TIDY_SECONDS
         idle = 0
         while idle < _IDLE_LOOKS and SYSTEM.monotonic() < deadline:
-            lowest = _lowest(self.child.pid)
-            idle = 0 if lowest else idle + 1
-            for pid in lowest:
+            found = lowest(self.child.pid)
+            idle = 0 if found else idle + 1
+            for pid in found:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             if self._ends_within(_LOOK_SECONDS):
@@ -406,13 +406,13 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
-def _lowest(pid: int) -> list[int]:
+def lowest(pid: int) -> list[int]:
     """The descendants of a process that have no children themselves: /proc/PID/task/TID/children of proc(5)."""
     children: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             children += [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
-    return [lowest for child in children for lowest in (_lowest(child) or [child])]
+    return [descendant for child in children for descendant in (lowest(child) or [child])]
 
 
 def boot_id() -> str:

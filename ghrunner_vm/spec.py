@@ -70,6 +70,7 @@ def _destinations(values: tuple[str, ...]) -> tuple[str, ...]:
 
 Destinations = Annotated[tuple[str, ...], Field(strict=False, max_length=1000), AfterValidator(_destinations)]
 Label = Annotated[str, AfterValidator(_label), WithJsonSchema(_LABEL_SCHEMA)]
+Engine = Literal["qemu", "firecracker"]
 Image = Annotated[str, AfterValidator(_image), WithJsonSchema(_IMAGE_SCHEMA)]
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
 
@@ -104,7 +105,10 @@ class Spec(BaseModel):
     egress: Mode | None = Field(None, description="internet, listed, or null for the setting")
     egress_allow: Destinations = Field((), description=f"a list beside the setting's, each {DESTINATION_FORMS}")
     egress_deny: Destinations = Field((), description=f"a list beside the setting's, each {DESTINATION_FORMS}")
-    engine: Literal["qemu"] = Field("qemu", description="qemu")
+    engine: Engine = Field("qemu", description="qemu or firecracker")
+    root_disk_in: Literal["disk", "ram"] = Field(
+        "disk", description="disk, or ram on Firecracker: what the guest writes takes root-disk of memory besides ram"
+    )
 
     @field_validator("labels")
     @classmethod
@@ -117,6 +121,24 @@ class Spec(BaseModel):
                 raise ValueError(f"must not name {label!r} twice (case does not matter to GitHub)")
             seen.add(label.casefold())
         return labels
+
+    @field_validator("root_disk_in")
+    @classmethod
+    def _engine_can(cls, where: str, info: ValidationInfo) -> str:
+        # Fields are checked in their order.
+        if where == "ram" and info.data.get("engine") == "qemu":
+            raise ValueError('must be "disk" with the engine qemu')
+        return where
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that the machine has, a layer for what it writes included."""
+        return self.ram + (self.root_disk if self.root_disk_in == "ram" else 0)
+
+    @property
+    def disk(self) -> int:
+        """Bytes that it may write to the host's disk."""
+        return self.root_disk if self.root_disk_in == "disk" else 0
 
     @property
     def all_labels(self) -> tuple[str, ...]:
@@ -158,9 +180,9 @@ def load(path: Path) -> Spec:
 
 def check_host(spec: Spec, *, cores: int, ram_bytes: int) -> str | None:
     """A warning when the host has fewer cores than the spec asks for. Raises UsageError when it has less RAM."""
-    if spec.ram > ram_bytes:
+    if spec.memory > ram_bytes:
         raise UsageError(
-            f"the spec asks for {format_size(spec.ram)} of RAM, this host has {format_size(ram_bytes)}",
+            f"the spec asks for {format_size(spec.memory)} of RAM, this host has {format_size(ram_bytes)}",
             resolution='Lower "ram" in the spec, or run it on a larger host.',
         )
     if spec.cpu_cores > cores:

@@ -259,10 +259,11 @@ def _vmm_silent(turn: Turn) -> None:
 
 
 def _vm_ended(turn: Turn, event: ev.VmEnded) -> None:
-    left_quietly = turn.in_phase(Phase.DRAINING) and not turn.state.busy and event.end.reason is EndReason.POWERED_OFF
+    off = event.end.reason in (EndReason.POWERED_OFF, EndReason.LEFT)
+    left_quietly = turn.in_phase(Phase.DRAINING) and not turn.state.busy and off
     asked = turn.state.retire_as if left_quietly and turn.state.guest_job is GuestJob.NONE else None
     outcome = asked or natural(turn.state, event.end)
-    by_itself = event.end.reason in (EndReason.POWERED_OFF, EndReason.RESET)
+    by_itself = off or event.end.reason is EndReason.RESET
     if by_itself and turn.may_have_job and turn.state.registration is Registration.HELD and turn.state.in_doubt:
         turn.settle(outcome)
     else:

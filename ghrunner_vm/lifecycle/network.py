@@ -67,7 +67,7 @@ class Walled:
 
     def __init__(self, standing: Wall) -> None:
         self._wall = standing
-        self.attached = TapNetwork(standing.tap, addresses.MAC, standing.mtu)
+        self.attached = TapNetwork(standing.tap, addresses.MAC, standing.mtu, standing.tap_name, standing.pid)
 
     def oneshot(self) -> tuple[socket.socket, str]:
         return self._wall.oneshot()

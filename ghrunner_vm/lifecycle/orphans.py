@@ -10,7 +10,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-_VMMS = ("qemu-system",)
+_VMMS = ("qemu-system", "unshare", "sh")
+"""Firecracker holds nothing of a run's, but it ends with the two that hold it: see vm/cell/nest.py."""
 _INIT = 1
 _SERVICE_MANAGERS = ("systemd", "(systemd)")
 """A user's manager is given the orphans of that user."""

@@ -14,12 +14,13 @@ from ghrunner_vm.images import ageing
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
 from ghrunner_vm.ledger import Ledger
+from ghrunner_vm.lifecycle import disks, learning
 from ghrunner_vm.lifecycle import events as ev
-from ghrunner_vm.lifecycle import learning
 from ghrunner_vm.lifecycle.admission import admit
 from ghrunner_vm.lifecycle.agent import AgentImage, Handover
 from ghrunner_vm.lifecycle.contract import Contract
 from ghrunner_vm.lifecycle.control import OpenSsh, Request, Stop, control_socket
+from ghrunner_vm.lifecycle.disks import Layers
 from ghrunner_vm.lifecycle.driver import Driver
 from ghrunner_vm.lifecycle.events import DrainReason, Event
 from ghrunner_vm.lifecycle.gauge import Gauge
@@ -48,9 +49,8 @@ from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.threads import in_daemon_thread
 from ghrunner_vm.units import format_seconds
-from ghrunner_vm.vm.base import Accelerator, DirectBoot, VirtualMachine, VmDescription
+from ghrunner_vm.vm.base import Accelerator, VirtualMachine, VmDescription
 from ghrunner_vm.vm.jail import Identity, lease_identity
-from ghrunner_vm.vm.overlay import overlay
 
 T = TypeVar("T")
 _LEARNING = "learning.lock"
@@ -170,11 +170,11 @@ class _Session:
         await in_daemon_thread(lambda: self._admit(run, accelerator), name="admission")
         await in_daemon_thread(lambda: means.github.check(self._id, plan.group_id), name="github")
         image = await self._image(run)
-        disk = await self._made(overlay(run.path, image.disk_fd, plan.spec.root_disk))
+        layers = await self._made(disks.layers(run.path, image, plan.spec))
         network = self._network = await self._stack.enter_async_context(means.connect(self._teller.warned))
         registration = await self._register(run)
         contract = await self._contract(run, image.manifest, registration, network)
-        description = self._describe(run, image, disk, accelerator, identity, contract, network)
+        description = self._describe(run, image, layers, accelerator, identity, contract, network)
         machine = await self._launch(run, identity, description)
         await self._supervise(run, machine, registration, contract)
         if plan.image_poll_seconds:
@@ -262,7 +262,7 @@ class _Session:
 
     def _admit(self, run: RunDirectory, accelerator: Accelerator) -> None:
         plan, spec = self._plan, self._plan.spec
-        sizes = {"cores": spec.cpu_cores, "ram": spec.ram, "root_disk": spec.root_disk}
+        sizes = {"cores": spec.cpu_cores, "ram": spec.memory, "root_disk": spec.disk}
         machine = MachineRecord.of(accelerator=accelerator, **sizes)
         admit(run, machine, Ledger(plan.runs, plan.history), plan.admission)
 
@@ -270,7 +270,7 @@ class _Session:
         self,
         run: RunDirectory,
         image: LeasedImage,
-        disk: int,
+        layers: Layers,
         accelerator: Accelerator,
         identity: Identity,
         contract: Contract,
@@ -283,10 +283,10 @@ class _Session:
             arch=spec.arch,
             accelerator=accelerator,
             cores=spec.cpu_cores,
-            ram=spec.ram,
-            base_disk=image.disk_fd,
-            overlay=disk,
-            boot=_boot(image),
+            ram=spec.memory,
+            base_disk=layers.base,
+            overlay=layers.top,
+            boot=layers.boot,
             network=network.attached,
             credentials=contract.credentials,
             held=tuple(self._stack.enter_context(shared_lock(lock)) for lock in locks),
@@ -393,17 +393,15 @@ class _Session:
         )
 
 
-def _boot(image: LeasedImage) -> DirectBoot | None:
-    boot = image.manifest.boot
-    if boot is None or boot.kernel is None:
-        return None
-    initrd = None if boot.initrd is None else image.files[boot.initrd]
-    return DirectBoot(image.files[boot.kernel], initrd, boot.cmdline or "")
-
-
 def _check_image(manifest: Manifest, spec: Spec) -> None:
     if manifest.arch is not None and manifest.arch != spec.arch:
         raise PermanentError(
             f"The image {manifest.name} is made for {manifest.arch}, the spec says {spec.arch}",
             resolution='Change "arch" or "image" in the spec.',
+        )
+    if spec.engine not in manifest.engine:
+        raise PermanentError(
+            f"The image {manifest.name} is not made for the engine {spec.engine}",
+            details=f"It is for {' and '.join(manifest.engine)}.",
+            resolution=f'Build it with --engine {spec.engine}, or change "engine" in the spec.',
         )

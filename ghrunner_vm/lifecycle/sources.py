@@ -103,7 +103,7 @@ async def await_end(machine: VirtualMachine, post: Post, silent: asyncio.Event, 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LAST_WORDS_SECONDS):
             await silent.wait()
-    if end.reason is EndReason.RESET and _PANIC in console():
+    if end.reason in (EndReason.RESET, EndReason.LEFT) and _PANIC in console():
         end = VmEnd(EndReason.PANICKED, end.detail)
     post(ev.VmEnded(end))
 

@@ -21,6 +21,7 @@ from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.vm.base import EndReason
 
 _LINE = 4096
+_QUIET = (EndReason.POWERED_OFF, EndReason.LEFT)
 """Letters of the guest's lines that are passed on: a guest fills the memory where narration waits for its reader."""
 _DESTINATIONS = 20
 """Refused destinations that are told, and kept in the record."""
@@ -180,7 +181,7 @@ def _cause(before: State, event: Event, after: State) -> str | None:
             return f"The guest says: {why}"
         case ev.ListenerExited(code=code) if code not in (0, *JOB_RESULTS) and after.listener_exit == code:
             return f"The runner's listener exited with code {code}."
-        case ev.VmEnded(end=end) if before.outcome is None and end.reason is not EndReason.POWERED_OFF:
+        case ev.VmEnded(end=end) if before.outcome is None and end.reason not in _QUIET:
             return f"The virtual machine ended: {end.reason.value}. {end.detail}".strip()
     return None
 

@@ -92,6 +92,9 @@ class Wall:
         self._names = names
         self._relays = relays
         self.tap = tap
+        self.tap_name = rules.TAP
+        self.pid = inside.pid
+        """A process in its namespace."""
         self.mtu = mtu
         self._ports = ports
 

@@ -17,6 +17,8 @@ class EndReason(Enum):
 
     POWERED_OFF = "powered off by the guest"
     RESET = "reset by the guest"
+    LEFT = "ended by the guest"
+    """Powered off or reset: its engine cannot tell."""
     PANICKED = "the guest's kernel panicked"
     KILLED = "killed"
     CRASHED = "the VMM ended unexpectedly"
@@ -54,6 +56,9 @@ class TapNetwork:
     device: int
     mac: str
     mtu: int
+    name: str
+    namespace: int
+    """The id of a process in the device's network namespace."""
 
 
 Network = UserNetwork | TapNetwork
@@ -70,9 +75,10 @@ class VmDescription:
     ram: int
     """Bytes."""
     base_disk: int
-    """Open, read-only, verified: a qcow2 image without a backing file."""
-    overlay: int
-    """Open for reading and writing: a qcow2 image that takes what the guest writes."""
+    """Open, read-only, verified: a qcow2 image without a backing file; for Firecracker a squashfs."""
+    overlay: int | None
+    """Open for reading and writing: what takes what the guest writes, a qcow2 image or for Firecracker an ext4 file
+    system. None: the guest keeps it in its memory."""
     boot: DirectBoot | None
     network: Network | None
     credentials: Mapping[str, int] = field(default_factory=dict)

@@ -1,11 +1,11 @@
-"""The command that starts a VMM in a cell."""
+"""The commands that start a VMM in a cell, or in a nest."""
 
 import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import ghrunner_vm
 from ghrunner_vm import process
@@ -17,7 +17,7 @@ RESOLVER = "/etc/resolv.conf"
 _ALWAYS = ("/dev/null", "/dev/zero", "/dev/urandom")
 _PACKAGES = str(Path(ghrunner_vm.__file__).parents[1])
 # -I and -S, for it to start fast and to import nothing but Python's and ours.
-_START = "import sys; sys.path.append(sys.argv.pop(1)); from ghrunner_vm.vm.cell.main import main; main()"
+_START = "import sys; sys.path.append(sys.argv.pop(1)); from ghrunner_vm.vm.cell.{} import main; main()"
 _PROGRAMS = ("bin", "sbin", "libexec")
 _BESIDE_PROGRAMS = ("lib", "lib64", "share/qemu", "share/qemu-firmware")
 
@@ -47,7 +47,40 @@ def in_cell(argv: Sequence[str], cell: Cell, program: str) -> list[str]:
         *(("network=own",) if cell.own_network else ()),
         *(f"{name}={value}" for name, value in cell.limits.items()),
     ]
-    return [sys.executable, "-I", "-S", "-c", _START, _PACKAGES, *words, "--", *argv]
+    return _program("main", words, argv)
+
+
+@dataclass(frozen=True)
+class Nest:
+    """Where a jailer makes its jail."""
+
+    at: PurePath
+    """An empty directory to mount upon."""
+    jail: PurePath
+    """The jail's root below it."""
+    read: Mapping[str, int]
+    """Open files that can be read in the jail, by their names there."""
+    write: Mapping[str, int]
+    """And those that can be written."""
+    own_network: bool
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """By their names in getrlimit(2), without RLIMIT_."""
+
+
+def in_nest(argv: Sequence[str], nest: Nest) -> list[str]:
+    """`argv` in a nest, for a child of this very process, which must be root's."""
+    words = [
+        *(f"parent={os.getpid()}", f"at={nest.at}", f"jail={nest.jail}"),
+        *(f"read={descriptor}:{name}" for name, descriptor in nest.read.items()),
+        *(f"write={descriptor}:{name}" for name, descriptor in nest.write.items()),
+        *(("network=own",) if nest.own_network else ()),
+        *(f"{name}={value}" for name, value in nest.limits.items()),
+    ]
+    return _program("nest", words, argv)
+
+
+def _program(module: str, words: Sequence[str], argv: Sequence[str]) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", _START.format(module), _PACKAGES, *words, "--", *argv]
 
 
 def _places(program: str) -> list[str]:

@@ -103,6 +103,13 @@ def clone(path: str, attributes: int) -> int:
     return tree
 
 
+def clone_open(descriptor: int, attributes: int) -> int:
+    """As `clone`, of an open file alone. It must be done before our mounts are our own: see open_tree(2), EINVAL."""
+    tree = syscall(_SYS_OPEN_TREE, descriptor, b"", _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_EMPTY_PATH)
+    _set(tree, b"", _AT_EMPTY_PATH, attributes)
+    return tree
+
+
 def attach(tree: int, target: str) -> None:
     """Mount a clone."""
     syscall(_SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)

@@ -17,35 +17,38 @@ _SIGKILL, _SIGPIPE, _SIGXFSZ = 9, 13, 25
 
 def main() -> None:
     """Become what follows `--` in sys.argv, behind walls."""
-    end = sys.argv.index("--")
-    words, command = [word.split("=", 1) for word in sys.argv[1:end]], sys.argv[end + 1 :]
+    split = sys.argv.index("--")
+    words, command = [word.split("=", 1) for word in sys.argv[1:split]], sys.argv[split + 1 :]
     # Until the program sets its own: setpriv does once it has changed the user, which clears this one.
     kernel.prctl(kernel.PR_SET_PDEATHSIG, _SIGKILL)
     if ["parent", str(os.getppid())] not in words:
-        _end("the run has ended already")  # before it could be asked for, so that no signal comes any more
+        end("the run has ended already")  # before it could be asked for, so that no signal comes any more
     try:
-        _limit(words)
+        limit(words)
         _wall_in(words)
     except OSError as error:
-        _end(f"{COMPLAINT}{_told(error)}")
+        end(f"{COMPLAINT}{told(error)}")
     for number in (_SIGPIPE, _SIGXFSZ):
         kernel.default_signal(number)  # Python ignores them, and what is ignored stays so
     try:
         kernel.become(command)
     except OSError as error:
-        _end(f"{command[0]}: {_told(error)}")
+        end(f"{command[0]}: {told(error)}")
 
 
-def _told(error: OSError) -> str:
+def told(error: OSError) -> str:
+    """An error of the system in a few words."""
     return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
 
 
-def _end(why: str) -> None:
+def end(why: str) -> None:
+    """Say why there is nothing that this process could become."""
     sys.stderr.write(f"{why}\n")
     sys.exit(_FAILED)
 
 
-def _limit(words: list[list[str]]) -> None:
+def limit(words: list[list[str]]) -> None:
+    """Set the limits among the words."""
     for name, value in words:
         if name.isupper():
             number = getattr(resource, f"RLIMIT_{name}")

@@ -106,12 +106,17 @@ def command_line(binary: str, vm: VmDescription, sockets: Sockets, firmware: Fir
     ]
 
 
+def _files(vm: VmDescription) -> tuple[int, ...]:
+    assert vm.overlay is not None  # noqa: S101 nobody asks QEMU for a machine without a disk of its own
+    return (vm.base_disk, vm.overlay)
+
+
 def inherited(vm: VmDescription, sockets: Sockets, firmware: Firmware | None = None) -> tuple[int, ...]:
     """The only descriptors QEMU may inherit."""
     boot = () if vm.boot is None else (vm.boot.kernel, *(() if vm.boot.initrd is None else (vm.boot.initrd,)))
     chips = () if firmware is None else firmware.descriptors
     tap = (vm.network.device,) if isinstance(vm.network, TapNetwork) else ()
-    files = (vm.base_disk, vm.overlay, *tap, *boot, *chips, *vm.credentials.values(), *vm.held)
+    files = (*_files(vm), *tap, *boot, *chips, *vm.credentials.values(), *vm.held)
     return (sockets.qmp, sockets.agent, sockets.console, *files)
 
 
@@ -143,8 +148,9 @@ def _disk(vm: VmDescription) -> Sequence[str]:
         "file": {"driver": "file", "filename": "/dev/fdset/2", "cache": throw_away, "discard": "unmap"},
         "backing": "base",
     }
+    below, above = _files(vm)
     return (
-        *("-add-fd", f"fd={vm.base_disk},set=1", "-add-fd", f"fd={vm.overlay},set=2"),
+        *("-add-fd", f"fd={below},set=1", "-add-fd", f"fd={above},set=2"),
         *("-object", "iothread,id=io0"),
         *("-blockdev", _json(base), "-blockdev", _json(overlay)),
         *("-device", "virtio-blk-pci,drive=root,serial=ghvm-root,iothread=io0,werror=enospc,bootindex=1"),

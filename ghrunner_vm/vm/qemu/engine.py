@@ -19,6 +19,7 @@ from ghrunner_vm.vm.cell.command import Cell, in_cell
 from ghrunner_vm.vm.jail import Identity, confined
 from ghrunner_vm.vm.limits import limits
 from ghrunner_vm.vm.overlay import virtual_size
+from ghrunner_vm.vm.pair import Pair, kept
 from ghrunner_vm.vm.qemu.commandline import NETWORK, Firmware, Sockets, command_line, inherited
 from ghrunner_vm.vm.qemu.complaints import not_started
 from ghrunner_vm.vm.qemu.firmware import uefi
@@ -50,7 +51,7 @@ class QemuEngine:
         """See Engine.launch. QEMU's own messages go to a ring in `directory`."""
         log_file = directory / runs.VMM
         async with contextlib.AsyncExitStack() as stack:
-            qmp, agent, console, words = (stack.enter_context(_Pair()) for _ in range(4))
+            qmp, agent, console, words = (stack.enter_context(Pair()) for _ in range(4))
             sockets = Sockets(qmp.theirs.fileno(), agent.theirs.fileno(), console.theirs.fileno())
             # A guest can provoke messages without end.
             log = stack.enter_context(Ring(log_file, _LOG_LIMIT))
@@ -60,13 +61,13 @@ class QemuEngine:
             child = stack.enter_context(process.start(argv, inherit=inherit, stderr=words.theirs.fileno()))
             for pair in (qmp, agent, console, words):
                 pair.theirs.close()  # so that QEMU's end is the end of the stream
-            await stack.enter_async_context(_kept(words.ours, log))
+            await stack.enter_async_context(kept(words.ours, log))
             monitor = await stack.enter_async_context(_monitor(qmp.ours, child, log_file))
             yield _QemuMachine(child, monitor, agent.ours, console.ours, log_file)
 
     def _walled_in(self, vm: VmDescription, argv: Sequence[str]) -> Sequence[str]:
         devices = ["/dev/kvm"] if vm.accelerator == "kvm" else []
-        most = limits(vm, virtual_size(vm.overlay))
+        most = limits(vm, 0 if vm.overlay is None else virtual_size(vm.overlay))
         # Only QEMU's own network stack makes connections; a tap device is in whatever namespace it was made.
         own_network = not isinstance(vm.network, UserNetwork)
         cell = Cell(devices, own_network, most.of_process(own_uid=self._identity.uid is not None))
@@ -79,38 +80,6 @@ def _firmware(description: VmDescription) -> contextlib.AbstractContextManager[F
     if description.arch == "aarch64" and description.boot is None:
         return uefi(description.arch)
     return contextlib.nullcontext()
-
-
-@contextlib.asynccontextmanager
-async def _kept(stream: socket.socket, log: Ring) -> AsyncIterator[None]:
-    """Write what comes out of `stream` to `log`, beside the block."""
-
-    async def keep() -> None:
-        while data := await asyncio.get_running_loop().sock_recv(stream, _LOG_BYTES):
-            with contextlib.suppress(OSError):
-                log.write(data)
-
-    task = asyncio.create_task(keep())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
-class _Pair:
-    """A connected pair of stream sockets; a path would need a wait and could be squatted on."""
-
-    def __init__(self) -> None:
-        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.ours.setblocking(False)
-
-    def __enter__(self) -> "_Pair":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ours.close()
-        self.theirs.close()
 
 
 @contextlib.asynccontextmanager
