@@ -56,8 +56,8 @@ class Lab:
 
     @property
     def machines(self) -> list[int]:
-        """The process ids of this test's QEMUs."""
-        return [pid for pid in processes() if f"guest={self.label}-".encode() in proc(pid, "cmdline")]
+        """The process ids of this test's QEMUs and Firecrackers."""
+        return [pid for pid in processes() if self._is_machine(proc(pid, "cmdline"))]
 
     def job(self, script: str, *, name: str = "job") -> Job:
         """Queue a job for this test's runners: shell text."""
@@ -163,6 +163,12 @@ class Lab:
         for pid in self.machines:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def _is_machine(self, cmdline: bytes) -> bool:
+        program, _, words = cmdline.partition(b"\0")
+        if program.endswith(b"firecracker"):
+            return f"\0{self.label}-".encode() in words
+        return f"guest={self.label}-".encode() in words
 
     def _scope(self) -> tuple[str, ...]:
         return (

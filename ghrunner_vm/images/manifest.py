@@ -104,7 +104,7 @@ class Manifest(OwnFile):
 
     @property
     def disk(self) -> str:
-        """The name of the disk artifact."""
+        """The name of the disk artifact of an image for QEMU."""
         return self._of_role("disk")[0]
 
     def only(self, role: Role) -> str | None:
@@ -135,8 +135,10 @@ class Manifest(OwnFile):
 
     @model_validator(mode="after")
     def _check_boot(self) -> Self:
-        if len(self._of_role("disk")) != 1:
-            raise ValueError("exactly one artifact must have the role 'disk'")
+        if len(self._of_role("disk")) != ("qemu" in self.engine):
+            raise ValueError("exactly one artifact must have the role 'disk', or none in an image that is not for qemu")
+        if "qemu" not in self.engine and not (self.only("base") and self.only("vmlinux")):
+            raise ValueError("an image for firecracker must have artifacts with the roles 'base' and 'vmlinux'")
         if twice := [role for role in _ONCE if len(self._of_role(role)) > 1]:
             raise ValueError(f"at most one artifact may have the role {twice[0]!r}")
         if self._of_role("kernel") != _listed(self.boot.kernel) or self._of_role("initrd") != _listed(self.boot.initrd):

@@ -63,7 +63,7 @@ class LeasedImage:
 
     @property
     def disk_fd(self) -> int:
-        """The descriptor of the disk."""
+        """The descriptor of the disk of an image for QEMU."""
         return self.files[self.manifest.disk]
 
 

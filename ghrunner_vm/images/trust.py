@@ -100,6 +100,8 @@ def _unsigned(manifest: Manifest) -> ImageUntrusted:
 
 def _is_plain(manifest: Manifest) -> bool:
     """Whether it is what ghvm makes up for a disk without a manifest."""
+    if manifest.only("disk") is None:
+        return False
     artifact = manifest.artifacts[manifest.disk]
     return manifest.disk == f"{manifest.name}.qcow2" and manifest.same_content(
         Manifest.plain(manifest.name, sha256=artifact.sha256)

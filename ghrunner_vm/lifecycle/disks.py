@@ -9,6 +9,7 @@ from pathlib import Path
 from ghrunner_vm import runs
 from ghrunner_vm.errors import PermanentError
 from ghrunner_vm.images.build import scratch
+from ghrunner_vm.images.manifest import Role
 from ghrunner_vm.images.store import LeasedImage
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.vm.base import DirectBoot
@@ -61,8 +62,8 @@ def _firecracker_boot(image: LeasedImage, spec: Spec) -> DirectBoot:
     return DirectBoot(_file(image, "vmlinux"), None if initrd is None else image.files[initrd], cmdline)
 
 
-def _file(image: LeasedImage, role: str) -> int:
-    name = next((name for name, artifact in image.manifest.artifacts.items() if artifact.role == role), None)
+def _file(image: LeasedImage, role: Role) -> int:
+    name = image.manifest.only(role)
     if name is None:
         raise PermanentError(
             f"The image {image.name} cannot be booted by Firecracker",

@@ -1,4 +1,4 @@
-"""The second disk of the emulated host, made for each run: the wheel of ghvm, the tests and the images they boot."""
+"""The second disk of the emulated host, made for each run: ghvm's wheel, Firecracker, the tests, and their images."""
 
 import shutil
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ghrunner_vm import process
 from tests import guests
-from tests.kvm import pip
+from tests.kvm import firecracker, layered, pip
 from tests.kvm.system import TESTS_LABEL
 
 IMAGES = (guests.TINY, guests.ROOT)
@@ -14,7 +14,7 @@ IMAGES = (guests.TINY, guests.ROOT)
 
 _TREE = Path(__file__).parents[2]
 _START = Path(__file__).parent / "start"
-_SIZE = "512M"
+_SIZE = "1G"
 _SECONDS = 60.0
 
 
@@ -28,6 +28,8 @@ def make(cache: Path, tests: Sequence[str], work: Path) -> Path:
     shutil.copy(_START, content / "start")
     (content / "selected").write_text("".join(f"{test}\n" for test in tests), encoding="utf-8")
     _copy_images(guests.build(cache), content / "images")
+    shutil.copytree(layered.build(cache), content / "images", dirs_exist_ok=True)
+    shutil.copytree(firecracker.programs(cache), content / "bin")
     disk = work / "tests.raw"
     argv = ["mkfs.ext4", "-q", "-L", TESTS_LABEL, "-E", "root_owner=0:0", "-d", str(content), str(disk), _SIZE]
     process.run(argv, timeout=_SECONDS)

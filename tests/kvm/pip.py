@@ -28,14 +28,14 @@ def wheelhouse(cache: Path) -> Path:
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=cache, prefix=".wheels-") as work:
                 options = ("--only-binary=:all:", "--python-version", python, "--dest", f"{work}/wheels")
-                _pip("download", *options, *needs)
+                run("download", *options, *needs)
                 (Path(work) / "wheels").rename(target)
     return target
 
 
 def build_wheel(into: Path) -> None:
     """Put the wheel of ghvm itself there, built from this tree."""
-    _pip("wheel", "--no-deps", "--wheel-dir", str(into), str(_ROOT))
+    run("wheel", "--no-deps", "--wheel-dir", str(into), str(_ROOT))
 
 
 def _needs() -> list[str]:
@@ -53,7 +53,8 @@ def _python() -> str:
     return version[1]
 
 
-def _pip(command: str, *words: str) -> None:
+def run(command: str, *words: str) -> None:
+    """A command of pip's."""
     # A proxy and a mirror may be set by variables, which no program that ghvm starts has to see.
     own = {name: value for name, value in os.environ.items() if re.fullmatch(r"PIP_\w+|(?i:\w+_proxy)", name)}
     argv = [sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check", *words]
