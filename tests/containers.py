@@ -20,7 +20,8 @@ MACHINE: Mapping[str, bytes] = {
     "usr/sbin/init": b"#!",
     "usr/bin/busybox": STATIC,
     f"boot/vmlinuz-{VERSION}": b"\x7fELF: a kernel",
-    f"boot/config-{VERSION}": b"CONFIG_BRIDGE=m\nCONFIG_VETH=y\n# CONFIG_OVERLAY_FS is not set\n",
+    f"boot/config-{VERSION}": b"CONFIG_BRIDGE=m\nCONFIG_VETH=y\n# CONFIG_OVERLAY_FS is not set\n"
+    b"CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_BLK=y\nCONFIG_VIRTIO_NET=y\nCONFIG_VIRTIO_CONSOLE=m\n",
     f"usr/lib/modules/{VERSION}/kernel/ext4.ko": b"\0depends=jbd2\0",
     f"usr/lib/modules/{VERSION}/kernel/jbd2.ko": b"\0depends=\0",
     "etc/passwd": b"root:x:0:0:root:/root:/bin/bash\nsomebody:x:1000:1000::/:/bin/sh\n",
@@ -61,6 +62,11 @@ class Container:
             setattr(member, key, value)
         self._tar.addfile(member, io.BytesIO(content))
         return self
+
+    def sparse(self, name: str, size: int) -> "Container":
+        """A file that is said to be so long, and is one hole (GNU tar's format, pax version 0.1)."""
+        headers = {"GNU.sparse.size": str(size), "GNU.sparse.numblocks": "1", "GNU.sparse.map": f"{size},0"}
+        return self.add(name, pax_headers=headers)
 
     def tar(self) -> BufferedReader:
         """All of it, to be read once."""

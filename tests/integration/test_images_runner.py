@@ -250,6 +250,7 @@ def test_the_date_is_the_newest_one(desk: Desk) -> None:
         (_packed("bin/Runner.Listener", type=tarfile.SYMTYPE, linkname="x"), "holds no runner"),
         (_packed("bin/Runner.Listener", mtime=1e300), "is no tarball"),
     ],
+    ids=["plain", "half", "another", "link", "date"],
 )
 def test_a_file_that_is_no_runner(desk: Desk, content: bytes, words: str) -> None:
     path = desk.put("actions-runner-linux-x64-2.330.0.tar.gz", content)

@@ -98,14 +98,14 @@ def test_names_in_any_bytes(files: Files, tmp_path: Path) -> None:
 
 def test_a_sparse_file_takes_the_room_of_what_is_in_it(files: Files, tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
-        file.seek(1 << 30)
+        file.seek(60 * MIB)
         file.write(b"end")
     argv = ["tar", "-C", str(tmp_path), "--sparse", "-cf", str(tmp_path / "sparse.tar"), "sparse"]
     process.run(argv, timeout=60)
     with (tmp_path / "sparse.tar").open("rb") as tar:
         tarred.read(tar, files)
     content = node(files, "sparse").content
-    assert (content.size, sum(extent.count for extent in content.extents)) == ((1 << 30) + 3, 1)
+    assert (content.size, sum(extent.count for extent in content.extents)) == (60 * MIB + 3, 1)
 
 
 def test_links_lead_nowhere_but_into_the_image(files: Files) -> None:
@@ -127,8 +127,9 @@ def test_links_lead_nowhere_but_into_the_image(files: Files) -> None:
         (Container().add("d", type=tarfile.DIRTYPE).add("h", type=tarfile.LNKTYPE, linkname="d"), "leads nowhere"),
         (Container().add("n" * 256), "cannot be written"),
         (Container().add("f").add("f/below"), "something below it"),
-        (Container().add("huge", b"x" * (100 * MIB)), "does not fit"),
+        (Container().add("a", b"x" * (40 * MIB)).add("b", b"x" * (40 * MIB)), "does not fit"),
         (Container().add("odd", type=b"V"), "kind of file"),
+        (Container().sparse("holes", 1 << 40), "larger than the disk"),
     ],
 )
 def test_what_cannot_be_in_an_image(files: Files, tar: Container, why: str) -> None:
@@ -230,6 +231,14 @@ def test_an_image_without_a_kernel(files: Files, tmp_path: Path) -> None:
     assert "linux-image-cloud-amd64" in (caught.value.resolution or "")
     (tmp_path / "vmlinuz").write_bytes(b"given")
     assert kernel.find(files, tmp_path / "vmlinuz").image == b"given"
+
+
+def test_a_kernel_that_would_not_find_its_disk(machine: Files) -> None:
+    kernel.check(kernel.find(machine, None))
+    machine.put(f"boot/config-{VERSION}", b"CONFIG_VIRTIO_PCI=y\n# CONFIG_VIRTIO_BLK is not set\nCONFIG_VIRTIO_NET=m\n")
+    with pytest.raises(UsageError, match="CONFIG_VIRTIO_BLK") as caught:
+        kernel.check(kernel.find(machine, None))
+    assert "linux-image-cloud-amd64" in (caught.value.resolution or "")
 
 
 def test_the_small_initrd_is_made_of_a_static_busybox(machine: Files) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,14 @@ _VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
 _MODULE = re.compile(r"(.+)\.ko(\.(xz|zst|gz))?")
 _INTERPRETER = struct.pack("<I", 3)
 _BUSYBOXES = ("bin/busybox", "usr/bin/busybox", "sbin/busybox", "usr/sbin/busybox", "bin/busybox.static")
+_NEEDED = {
+    "VIRTIO_PCI": "virtio_pci",
+    "VIRTIO_BLK": "virtio_blk",
+    "VIRTIO_NET": "virtio_net",
+    "VIRTIO_CONSOLE": "virtio_console",
+    "EXT4_FS": "ext4",
+}
+"""Options without which a machine finds neither its disk, nor its network, nor its agent's channel."""
 _DOCKER_NEEDS = {
     "BRIDGE": "bridge",
     "VETH": "veth",
@@ -61,6 +70,17 @@ def find(files: Files, given: Path | None) -> Kernel:
     )
 
 
+def check(kernel: Kernel) -> None:
+    """Raises UsageError for a kernel that is known not to boot here."""
+    lacks = [] if kernel.config is None else _lacking(kernel, _NEEDED)
+    if lacks:
+        raise UsageError(
+            f"The kernel {kernel.version} of the image cannot run in a virtual machine: it has no {', '.join(lacks)}",
+            resolution="Install a kernel for virtual machines in its Dockerfile: linux-image-cloud-amd64 on Debian, "
+            "linux-image-virtual on Ubuntu.",
+        )
+
+
 def busybox(files: Files) -> bytes:
     """The image's busybox that needs no libraries. Raises UsageError when it has none."""
     for path in _BUSYBOXES:
@@ -85,9 +105,11 @@ def is_static(program: bytes) -> bool:
 
 def docker_lacks(files: Files, kernel: Kernel) -> list[str]:
     """What Docker in this image would miss in this kernel, by the options' names."""
-    if not files.has("usr/bin/dockerd"):
-        return []
-    return [f"CONFIG_{option}" for option, module in _DOCKER_NEEDS.items() if not kernel.can(option, module)]
+    return _lacking(kernel, _DOCKER_NEEDS) if files.has("usr/bin/dockerd") else []
+
+
+def _lacking(kernel: Kernel, needs: Mapping[str, str]) -> list[str]:
+    return [f"CONFIG_{option}" for option, module in needs.items() if not kernel.can(option, module)]
 
 
 def _first(files: Files, *paths: str) -> bytes | None:

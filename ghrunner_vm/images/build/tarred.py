@@ -14,6 +14,7 @@ from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images.build.ext4.disk import Source
 from ghrunner_vm.images.build.files import Files, Owner
 from ghrunner_vm.images.build.tree import Node, parts, printable
+from ghrunner_vm.units import format_size
 
 _BUFFER = 1 << 20
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -72,6 +73,8 @@ def read(
         while source.read(_BUFFER):  # to the end of the stream: only there it shows whether its writer ended well
             continue
     except (tarfile.TarError, EOFError, zstandard.ZstdError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) is not None:  # a full disk, say; gzip's errors are of this kind, too
+            raise
         raise UsageError("This is not a whole tar", details=str(error)) from error
     return Read(members, size, newest)
 
@@ -104,6 +107,11 @@ def _add(files: Files, tar: tarfile.TarFile, member: tarfile.TarInfo, below: byt
         device=(member.devmajor, member.devminor),
     )
     if node.is_file:
+        if member.size > files.disk.size:  # also if it is nearly all holes: nobody waits for terabytes of zeros
+            raise UsageError(
+                f"A file is larger than the disk: {printable(path)}, {format_size(member.size)}",
+                resolution="Leave it out of the image, or make --size larger.",
+            )
         content = tar.extractfile(member)
         node.content = files.disk.store(cast("Source", content))
     files.tree.add(path, node)

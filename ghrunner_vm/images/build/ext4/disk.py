@@ -26,7 +26,7 @@ class Disk:
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
-        self._size = size
+        self.size = size
         self.layout = Layout(size)
         self._groups = iter(self.layout.groups)
         self._free = range(0)
@@ -86,7 +86,7 @@ class Disk:
             group = next(self._groups, None)
             if group is None:
                 raise UsageError(
-                    f"The image does not fit into {format_size(self._size)}",
+                    f"The image does not fit into {format_size(self.size)}",
                     resolution="Make the disk larger with --size, or the image smaller.",
                 )
             self._free = range(group.data, group.end)
