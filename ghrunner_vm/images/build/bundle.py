@@ -84,6 +84,7 @@ def build(
         with (work / "raw").open("w+b") as raw:
             files = _filled(tar, wanted, runner, configuration, Disk(raw.fileno(), wanted.size), progress)
             found = kernel.find(files, wanted.kernel)
+            kernel.check(found)
             _tell_of_docker(files, found, tell)
             _write_parts(files, found, wanted, work)
             installed = packages.installed(files)
