@@ -133,10 +133,7 @@ def _add_agent(files: Files, directory: str) -> None:
         files.link(f"{_UNITS}/{target}.wants/{unit}", f"/{_UNITS}/{unit}")
     for unit in _BY_SOCKETS:
         files.put(f"{_UNITS}/{unit}", image.joinpath(unit).read_bytes())
-    for link, unit in (
-        ("multi-user.target.wants/systemd-networkd.service", "systemd-networkd.service"),
-        ("default.target", "multi-user.target"),
-    ):
+    for link, unit in _ENABLED.items():
         files.link(f"{_UNITS}/{link}", f"{_DISTRIBUTIONS}/{unit}")
     for generator in _MASKED_GENERATORS:
         files.link(f"etc/systemd/system-generators/systemd-{generator}-generator", "/dev/null")
