@@ -187,14 +187,13 @@ def _connect(settings: Settings, described: Spec) -> Connect:
         resolvers=settings.resolvers,
         learn=settings.egress_learn is not None,
     )
+    ssh_port = None if described.engine == "firecracker" else settings.ssh_port
     match network_kind(settings):
         case "namespace":
-            return functools.partial(walled, building, settings.ssh_port)
+            return functools.partial(walled, building, ssh_port)
         case "user":
             unprivileged = dataclasses.replace(building, unprivileged=True)
-            return functools.partial(
-                walled_or_open if settings.allow_host_loopback else walled, unprivileged, settings.ssh_port
-            )
+            return functools.partial(walled_or_open if settings.allow_host_loopback else walled, unprivileged, ssh_port)
         case "none":
             return unplugged
 

@@ -142,7 +142,8 @@ class _Session:
         if run.record.ssh_port is None:
             if self._machine is None or self._network is None:
                 raise InfrastructureError("the run has no machine yet", resolution="Try again in a moment.")
-            port = await self._network.forward_ssh(self._machine)
+            machine, network = self._machine, self._network
+            port = await (machine.forward_ssh() if machine.has_ssh else network.forward_ssh(machine))
             with contextlib.suppress(OSError):  # a full disk: the run knows the port all the same
                 run.update(ssh_port=port)
         assert run.record.ssh_port is not None  # noqa: S101 set just now
@@ -255,6 +256,8 @@ class _Session:
     async def _launch(self, run: RunDirectory, identity: Identity, description: VmDescription) -> VirtualMachine:
         launch = self._means.engine(identity).launch(description, run.path)
         machine = self._machine = await self._stack.enter_async_context(launch)
+        if machine.has_ssh and self._plan.ssh_port is not None:
+            await machine.forward_ssh(self._plan.ssh_port)
         run.update(vmm=ProcessRecord.of(pid=machine.pid, started=machine.started))
         words = f"virtual machine launched ({description.accelerator}, cores: {description.cores})"
         self._tell("launched", words, accelerator=description.accelerator, pid=machine.pid)

@@ -114,10 +114,16 @@ class VirtualMachine(Protocol):
         """Press the power button. Whether the guest obeys is another matter; never raises."""
         ...
 
-    async def forward_ssh(self) -> int:
-        """Open a port of the host's loopback that leads to port 22 of a guest with a UserNetwork; gives its number.
+    @property
+    def has_ssh(self) -> bool:
+        """Whether it leads to the guest's SSH server itself, whatever the network."""
+        ...
 
-        It stays until the end of the machine. Raises InfrastructureError if none can be opened.
+    async def forward_ssh(self, port: int = 0) -> int:
+        """Open a port of the host's loopback (0: any) that leads to port 22 of the guest; gives its number.
+
+        It stays until the end of the machine. QEMU can do so with a UserNetwork, and any port. Raises
+        InfrastructureError if none can be opened.
         """
         ...
 

@@ -24,7 +24,16 @@ _KERNELS = {"debian": "linux-image-cloud-amd64", "ubuntu": "linux-image-virtual"
 _PACKAGES = (
     *("systemd", "systemd-sysv", "udev", "kmod", "dbus", "procps", "initramfs-tools", "zstd"),
     *("python3", "python3-venv", "busybox-static"),
-    *("qemu-system-x86", "qemu-utils", "e2fsprogs", "util-linux", "openssh-client", "iproute2", "nftables"),
+    *(
+        "qemu-system-x86",
+        "qemu-utils",
+        "e2fsprogs",
+        "util-linux",
+        "openssh-client",
+        "iproute2",
+        "nftables",
+        "slirp4netns",
+    ),
 )
 _NOT_INSTALLED = ("doc", "info", "locale", "man")
 _FILES = Path(__file__).parent / "files"

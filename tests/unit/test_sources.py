@@ -38,7 +38,9 @@ class Machine:
     async def power_down(self) -> None:
         raise NotImplementedError
 
-    async def forward_ssh(self) -> int:
+    has_ssh = False
+
+    async def forward_ssh(self, _port: int = 0) -> int:
         raise NotImplementedError
 
     async def answers(self) -> bool:

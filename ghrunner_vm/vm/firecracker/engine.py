@@ -61,7 +61,8 @@ class FirecrackerEngine:
             agent.theirs.setblocking(False)
             guest = f"{_root(pid)}/{VSOCK}"
             await stack.enter_async_context(vsock.carried(guest, vsock.AGENT_PORT, agent.theirs))
-            yield _FirecrackerMachine(child, pid, agent.ours, console.ours, log_file)
+            ports = await stack.enter_async_context(contextlib.AsyncExitStack())
+            yield _FirecrackerMachine(child, pid, agent.ours, console.ours, log_file, ports)
 
     @contextlib.contextmanager
     def _nest(self, vm: VmDescription, directory: Path) -> Iterator[Nest]:
@@ -122,7 +123,13 @@ class _FirecrackerMachine:
     """VirtualMachine on a Firecracker process."""
 
     def __init__(
-        self, child: process.Child, pid: int, agent: socket.socket, console: socket.socket, log_file: Path
+        self,
+        child: process.Child,
+        pid: int,
+        agent: socket.socket,
+        console: socket.socket,
+        log_file: Path,
+        stack: contextlib.AsyncExitStack,
     ) -> None:
         self._child = child
         self.pid = pid
@@ -130,6 +137,7 @@ class _FirecrackerMachine:
         self.agent = agent
         self.console = console
         self._log_file = log_file
+        self._stack = stack
         self._killed = False
         self._api = Api(f"{_root(pid)}/{API}")
 
@@ -138,8 +146,12 @@ class _FirecrackerMachine:
         with contextlib.suppress(OSError, GhvmError):
             await in_daemon_thread(self._api.ctrl_alt_del, name="power-down")
 
-    async def forward_ssh(self) -> int:
-        raise InfrastructureError("A machine of Firecracker's has no network stack of its own")
+    has_ssh = True
+
+    async def forward_ssh(self, port: int = 0) -> int:
+        return await self._stack.enter_async_context(
+            vsock.forwarded(port, f"{_root(self.pid)}/{VSOCK}", vsock.SSH_PORT)
+        )
 
     async def answers(self) -> bool:
         try:

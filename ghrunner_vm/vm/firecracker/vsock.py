@@ -5,7 +5,10 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 
+from ghrunner_vm.errors import InfrastructureError
+
 AGENT_PORT, SSH_PORT = 1024, 22
+_LOOPBACK = "127.0.0.1"
 _RETRY_SECONDS = 0.05
 _ANSWER_SECONDS = 10.0
 _ANSWER_BYTES = 32
@@ -83,3 +86,40 @@ async def _pump(source: socket.socket, target: socket.socket) -> None:
         while data := await loop.sock_recv(source, _PIECE):
             await loop.sock_sendall(target, data)
             await asyncio.sleep(0)  # a guest that never stops must not keep the loop to itself
+
+
+@contextlib.asynccontextmanager
+async def forwarded(port: int, path: str, guest_port: int) -> AsyncIterator[int]:
+    """A port of the host's loopback (0: any) that leads to one of the guest, during the block. Gives its number.
+
+    Raises InfrastructureError if it is taken.
+    """
+    try:
+        listening = socket.create_server((_LOOPBACK, port))
+    except OSError as error:
+        raise InfrastructureError(
+            f"Port {port} of this host's loopback is taken" if port else "No port could be opened",
+            details=error.strerror,
+            resolution="Choose another --ssh-port, or leave it out.",
+        ) from error
+    listening.setblocking(False)
+    with listening:
+        task = asyncio.create_task(_serve(listening, path, guest_port))
+        try:
+            yield int(listening.getsockname()[1])
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def _serve(listening: socket.socket, path: str, guest_port: int) -> None:
+    async with asyncio.TaskGroup() as connections:
+        while True:
+            came, _ = await asyncio.get_running_loop().sock_accept(listening)
+            came.setblocking(False)
+            connections.create_task(_answer(came, path, guest_port))
+
+
+async def _answer(came: socket.socket, path: str, guest_port: int) -> None:
+    with came, contextlib.suppress(OSError):
+        await join(came, await connect(path, guest_port))

@@ -129,7 +129,9 @@ class _QemuMachine:
             async with asyncio.timeout(_COMMAND_SECONDS):
                 await self._qmp.execute("system_powerdown")
 
-    async def forward_ssh(self) -> int:
+    has_ssh = False
+
+    async def forward_ssh(self, _port: int = 0) -> int:
         refusal = ""
         for _ in range(_PORT_TRIES):
             port = free_port()

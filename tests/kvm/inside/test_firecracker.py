@@ -2,20 +2,30 @@
 
 import contextlib
 import json
+import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ghrunner_vm import process
 from ghrunner_vm.errors import ExitCode
-from tests.harness import GhvmRun, proc
+from tests import guests
+from tests.harness import GhvmRun, proc, wait_gone
 from tests.kvm import layered
 from tests.kvm.inside import SECONDS
+from tests.kvm.inside.service import systemctl
 from tests.lab import Lab
 
 _SETTINGS = {"GHVM_FIRECRACKER_ALLOW_OLD": "true"}
+_DOCKER = """
+mkdir box && cp /bin/busybox box/ && tar -C box -c . | docker import - box >/dev/null
+docker info --format '{{.Driver}}'
+docker run --rm --network none box /busybox echo hello from a container
+"""
 
 
 class FirecrackerLab(Lab):
@@ -51,3 +61,91 @@ def test_a_job_from_its_registration_to_the_end_of_its_machine(lab: Lab) -> None
     assert jail == sorted(["dev", "firecracker", "firecracker.pid", "run", "vsock", *given])
     (record,) = (json.loads(path.read_text()) for path in lab.state.glob("history/*/run.json"))
     assert record["machine"]["accelerator"] == "kvm"
+
+
+def test_two_at_once_one_on_disk_and_one_in_memory(lab: Lab) -> None:
+    told = "stat -f -c %T /var/lib/docker; df --output=size -BM / | tail -1"
+    with lab.gate() as gate, lab.run(root_disk="2G") as on_disk:
+        first = lab.job(f"{told}\n{gate.command}")
+        gate.wait_reached(SECONDS)
+        with lab.run(root_disk="128M", root_disk_in="ram") as in_memory:
+            second = lab.job(f"{told}; free -m | awk '/Mem/ {{ print ($2 > 400) }}'", name="second")
+            assert in_memory.wait_exit(SECONDS) == ExitCode.OK, in_memory.transcript()
+        assert len(lab.machines) == 1
+        gate.open()
+        assert on_disk.wait_exit(SECONDS) == ExitCode.OK, on_disk.transcript()
+    file_system, size = lab.finished(first).log
+    assert (file_system, int(size.strip().removesuffix("M")) in range(1800, 2049)) == ("ext2/ext3", True)
+    assert lab.finished(second).log == ["tmpfs", " 128M", "1"]
+
+
+def test_docker_has_its_own_layers_on_the_scratch_disk(lab: Lab) -> None:
+    with lab.run(root_disk="2G", ram="640M", cpu_cores=2) as run:
+        job = lab.job(_DOCKER)
+        run.wait_exit(SECONDS + 80)
+    assert lab.finished(job).log == ["overlay2", "hello from a container"]
+
+
+def test_ssh_needs_no_network(lab: Lab) -> None:
+    with lab.gate() as gate, lab.run() as run:
+        lab.job(f"{gate.command}")
+        gate.wait_reached(SECONDS)
+        done = lab.ghvm("ssh", "--", "echo", "$SSH_CONNECTION", "$(id -un)", timeout=SECONDS)
+        assert (done.returncode, done.stdout) == (0, "UNKNOWN 65535 UNKNOWN 65535 runner\n"), done.stderr
+        gate.open()
+        assert run.wait_exit(SECONDS) == ExitCode.OK, run.transcript()
+
+
+def test_a_kernels_panic_is_told_from_a_job_that_is_done(lab: Lab) -> None:
+    with lab.run() as run:
+        lab.job("sudo sh -c 'echo c >/proc/sysrq-trigger'")
+        assert run.wait_exit(SECONDS) == ExitCode.ERROR, run.transcript()
+    assert run.outcome == "kernel-panic"
+    lab.let_go_and_collect()
+
+
+def test_nothing_is_left_of_a_killed_run(lab: Lab) -> None:
+    """No process, jail, mount, namespace, scratch disk, control group or user id that is in use."""
+    before = _namespaces()
+    with lab.gate() as gate, lab.run() as run:
+        lab.job(gate.command)
+        gate.wait_reached(SECONDS)
+        (vmm,) = lab.machines
+        group = Path("/sys/fs/cgroup") / proc(vmm, "cgroup").decode().strip().removeprefix("0::/")
+        pidfd = os.pidfd_open(vmm)
+        try:
+            run.send(signal.SIGKILL)
+            wait_gone(pidfd)
+        finally:
+            os.close(pidfd)
+    lab.let_go_and_collect()
+    assert json.loads(systemctl("list-units", "--all", "--output=json", group.name)) == []
+    assert not group.exists()
+    assert _namespaces() == before
+    assert "jail" not in Path("/proc/mounts").read_text()
+
+
+def test_a_program_that_is_not_the_one_in_the_settings_is_not_started(lab: Lab) -> None:
+    with lab.run(env={**_SETTINGS, "GHVM_JAILER_SHA256": "0" * 64}) as run:
+        assert run.wait_exit(SECONDS) == ExitCode.PERMANENT
+    assert "another jailer than the settings name" in run.transcript()
+
+
+def test_an_old_jailer_is_not_started(lab: Lab) -> None:
+    with lab.run(env={}) as run:
+        assert run.wait_exit(SECONDS) == ExitCode.PERMANENT
+    assert "CVE-2026-1386" in run.transcript()
+
+
+def test_an_image_for_qemu_alone_is_refused(lab: Lab) -> None:
+    with lab.run(image=guests.TINY) as run:
+        assert run.wait_exit(SECONDS) == ExitCode.PERMANENT
+    assert "not made for the engine firecracker" in run.transcript()
+
+
+def _namespaces() -> list[str]:
+    """All namespaces of processes, but those of the services that come and go."""
+    kinds = ("net", "mnt", "pid", "ipc")
+    words = [word for kind in kinds for word in ("--type", kind)]
+    listed = process.run(["lsns", *words, "--noheadings", "--output", "ns,command"], timeout=SECONDS)
+    return sorted(line for line in listed.splitlines() if "systemd" not in line)
