@@ -50,8 +50,7 @@ ProtectSystem=strict
 ProtectHome=tmpfs
 PrivateTmp=yes
 DevicePolicy=closed
-DeviceAllow=/dev/kvm rw
-DeviceAllow=/dev/net/tun rw
+@devices@
 # Each guest's network namespace is told to route, below /proc/sys/net.
 ProtectKernelTunables=no
 ProtectKernelModules=yes
@@ -81,6 +80,11 @@ _ROOT_CAPABILITIES = (
     "CAP_SYS_ADMIN CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE"
 )
 _NAMESPACES = "net mnt ipc uts"
+_DEVICES = ("/dev/kvm rw", "/dev/net/tun rw")
+# The jailer makes a jail with device files of its own (m), changes the root, and gives it to the machine's user.
+_JAILERS_CAPABILITIES = " CAP_SYS_CHROOT CAP_MKNOD CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER"
+_JAILERS_NAMESPACES = " pid"
+_JAILERS_DEVICES = ("/dev/kvm rwm", "/dev/net/tun rwm", "/dev/urandom rwm", "/dev/userfaultfd rwm")
 _ROOT_IDENTITY = "# As root: each machine gets a user id of its own, which has nothing."
 _USER_IDENTITY = """\
 # Without root: all machines run as this user.
@@ -94,13 +98,16 @@ Environment=GHVM_GITHUB_PRIVATE_KEY=%d/github-private-key"""
 _TOKEN = f"LoadCredential=github-token:{SETTINGS}/token"
 
 
-def unit(executable: Path, user: str | None = None, *, token: bool = False) -> str:
+def unit(executable: Path, user: str | None = None, *, token: bool = False, firecracker: bool = False) -> str:
     """The text of the unit (systemd.service(5), systemd 252 or newer). Without `user` ghvm runs as root.
 
-    It is a GitHub App, or with `token` whoever the token in a file stands for.
+    It is a GitHub App, or with `token` whoever the token in a file stands for. `firecracker`: its jailer can be used.
     """
     text = _UNIT.replace("@executable@", str(executable))
     text = text.replace("@credential@", _TOKEN if token else _KEY)
     text = text.replace("@identity@", _ROOT_IDENTITY if user is None else _USER_IDENTITY.format(user=user))
-    text = text.replace("@namespaces@", _NAMESPACES if user is None else f"user {_NAMESPACES}")
-    return text.replace("@capabilities@", _ROOT_CAPABILITIES if user is None else "")
+    capabilities = "" if user is not None else _ROOT_CAPABILITIES + firecracker * _JAILERS_CAPABILITIES
+    namespaces = f"user {_NAMESPACES}" if user is not None else _NAMESPACES + firecracker * _JAILERS_NAMESPACES
+    devices = "\n".join(f"DeviceAllow={device}" for device in (_JAILERS_DEVICES if firecracker else _DEVICES))
+    text = text.replace("@namespaces@", namespaces).replace("@devices@", devices)
+    return text.replace("@capabilities@", capabilities)

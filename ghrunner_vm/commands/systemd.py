@@ -21,12 +21,13 @@ _AS_ROOT = "Run it as root (sudo ghvm systemd --install), or choose another plac
 @click.option("--install", is_flag=True, help=f"Write {unit.DIRECTORY}/{unit.NAME} instead of printing it.")
 @click.option("--force", is_flag=True, help="Replace a unit of other content.")
 @click.option("--user", metavar="NAME", help="Run as this user instead of root.")
+@click.option("--firecracker", is_flag=True, help="Let it use Firecracker's jailer as well, which takes more rights.")
 @click.option("--token", is_flag=True, help="Use the token in /etc/ghvm/token instead of a GitHub App.")
 @click.option(
     "--directory", type=click.Path(path_type=Path, file_okay=False), default=unit.DIRECTORY, metavar="DIR",
     help=f"Where --install writes.  [default: {unit.DIRECTORY}]",
 )  # fmt: skip
-def systemd(install: bool, force: bool, user: str | None, token: bool, directory: Path) -> None:
+def systemd(install: bool, force: bool, user: str | None, firecracker: bool, token: bool, directory: Path) -> None:
     """Print or install the unit `ghvm@NAME.service`, which runs the spec /etc/ghvm/NAME.json again and again.
 
     As root each machine gets a user of its own, so prefer that. With --user all machines run as one user, who must be
@@ -42,9 +43,11 @@ def systemd(install: bool, force: bool, user: str | None, token: bool, directory
     """
     if user is not None and not _USER.fullmatch(user):
         raise UsageError(f"--user: {user!r} is no name of a user")
+    if user is not None and firecracker:
+        raise UsageError("--firecracker: only root can use its jailer", resolution="Leave --user out.")
     console = Console()
     executable = _executable()
-    text = unit.unit(executable, user, token=token)
+    text = unit.unit(executable, user, token=token, firecracker=firecracker)
     if str(executable).startswith(_HIDDEN):
         console.warn(f"the unit cannot see {executable}: install ghvm below /opt or /usr/local")
     if not install:

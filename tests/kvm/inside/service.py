@@ -60,17 +60,22 @@ class Service:
 
 
 @contextlib.contextmanager
-def installed(lab: Lab) -> Iterator[Service]:
-    """Write the unit, the settings, the App's key and the spec; at the end of the block the service is no more."""
+def installed(
+    lab: Lab, *options: str, settings: Mapping[str, object] | None = None, **spec: object
+) -> Iterator[Service]:
+    """Write the unit, the settings, the App's key and the spec; at the end of the block the service is no more.
+
+    `options` are for the unit; `settings` and `spec` change what is usual.
+    """
     service = Service(lab)
     unit.SETTINGS.mkdir(mode=0o700, exist_ok=True)
     (unit.SETTINGS / "app.pem").touch(mode=0o600)
     (unit.SETTINGS / "app.pem").write_text(lab.sim.private_key_pem, encoding="utf-8")
-    service.spec.write_text(json.dumps(_spec(lab)), encoding="utf-8")
+    service.spec.write_text(json.dumps({**_spec(lab), **spec}), encoding="utf-8")
     _SETTINGS.parent.mkdir(exist_ok=True)
     STATE.mkdir(mode=0o700, exist_ok=True)
-    _SETTINGS.write_text(_settings(lab), encoding="utf-8")
-    process.run([_GHVM, "systemd", "--install", "--force"], timeout=SECONDS)
+    _SETTINGS.write_text(_settings(lab, settings or {}), encoding="utf-8")
+    process.run([_GHVM, "systemd", "--install", "--force", *options], timeout=SECONDS)
     systemctl("daemon-reload")
     try:
         yield service
@@ -86,9 +91,9 @@ def systemctl(*words: str) -> str:
     return process.run(["systemctl", *words], timeout=SECONDS)
 
 
-def _settings(lab: Lab) -> str:
+def _settings(lab: Lab, changes: Mapping[str, object]) -> str:
     # JSON's strings, numbers and booleans are TOML's.
-    settings = {
+    settings: dict[str, object] = {
         "github-org": "demo-org",
         "github-api-url": lab.sim.url,
         "github-client-id": lab.sim.client_id,
@@ -96,6 +101,7 @@ def _settings(lab: Lab) -> str:
         "accel": "kvm",
         "allow-host-loopback": True,
         "poll-seconds": 1,
+        **changes,
     }
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
 

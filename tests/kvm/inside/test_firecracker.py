@@ -17,7 +17,7 @@ from tests import guests
 from tests.harness import GhvmRun, proc, wait_gone
 from tests.kvm import layered
 from tests.kvm.inside import SECONDS
-from tests.kvm.inside.service import systemctl
+from tests.kvm.inside.service import installed, systemctl
 from tests.lab import Lab
 
 _SETTINGS = {"GHVM_FIRECRACKER_ALLOW_OLD": "true"}
@@ -149,3 +149,16 @@ def _namespaces() -> list[str]:
     words = [word for kind in kinds for word in ("--type", kind)]
     listed = process.run(["lsns", *words, "--noheadings", "--output", "ns,command"], timeout=SECONDS)
     return sorted(line for line in listed.splitlines() if "systemd" not in line)
+
+
+def test_as_a_service_one_job_follows_the_other(lab: Lab) -> None:
+    settings = {"firecracker-allow-old": True}
+    spec: dict[str, Any] = {"engine": "firecracker", "image": layered.NAME, "ram": "384M"}
+    jobs = [lab.job("true", name=name) for name in ("first", "second")]
+    with installed(lab, "--firecracker", settings=settings, **spec) as service:
+        service.start()
+        for job in jobs:
+            assert lab.sim.state.wait_job(job.id, "completed", SECONDS).conclusion == "success"
+        service.stop()
+        assert (service.property("Result"), service.runs, lab.machines) == ("success", [], [])
+    assert len({lab.finished(job).runner_name for job in jobs}) == len(jobs)
