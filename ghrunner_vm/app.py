@@ -37,8 +37,9 @@ from ghrunner_vm.network.wall import Building
 from ghrunner_vm.record import RunnerRecord
 from ghrunner_vm.spec import Spec
 from ghrunner_vm.vm.admission import Rules
-from ghrunner_vm.vm.base import Accelerator, Engine
+from ghrunner_vm.vm.base import Accelerator, Arch, Engine
 from ghrunner_vm.vm.firecracker import host, programs
+from ghrunner_vm.vm.firecracker.commandline import Programs
 from ghrunner_vm.vm.firecracker.engine import FirecrackerEngine
 from ghrunner_vm.vm.jail import Identity
 from ghrunner_vm.vm.qemu import accelerator, version
@@ -229,6 +230,19 @@ def means(settings: Settings, described: Spec, github: GitHub, bar: Bar, warn: W
         )
 
 
+def firecracker_programs(settings: Settings, arch: Arch) -> Programs:
+    """Firecracker and its jailer. Raises UsageError and PermanentError if they cannot be used here."""
+    host.check(arch)
+    wanted = programs.Wanted(
+        settings.firecracker,
+        settings.jailer,
+        settings.firecracker_sha256,
+        settings.jailer_sha256,
+        allow_old=settings.firecracker_allow_old,
+    )
+    return programs.find(wanted)
+
+
 Choose = Callable[[Identity], Accelerator]
 MakeEngine = Callable[[Identity], Engine]
 
@@ -245,16 +259,7 @@ def _qemu(settings: Settings, described: Spec) -> tuple[Choose, MakeEngine]:
 
 
 def _firecracker(settings: Settings, described: Spec) -> tuple[Choose, MakeEngine]:
-    host.check(described.arch)
-    found = programs.find(
-        programs.Wanted(
-            settings.firecracker,
-            settings.jailer,
-            settings.firecracker_sha256,
-            settings.jailer_sha256,
-            allow_old=settings.firecracker_allow_old,
-        )
-    )
+    found = firecracker_programs(settings, described.arch)
 
     def engine(identity: Identity) -> Engine:
         assert identity.uid is not None  # noqa: S101 only root comes here, and gets one for each machine

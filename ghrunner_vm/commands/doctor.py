@@ -127,10 +127,18 @@ def _of_machine(settings: Settings, described: Spec | None) -> Iterator[Finding]
     base, count = settings.vm_uid_base, settings.vm_uid_count
     identities = app.identities(settings)
     yield examine("programs", machine.programs)
+    if described is not None and described.engine == "firecracker":
+        yield examine("Firecracker", lambda: _firecracker(settings, arch))
+        return
     yield examine("QEMU", lambda: machine.qemu(arch, state))
     yield examine("firmware", lambda: machine.firmware(arch))
     emulate = settings.allow_emulation
     yield examine("KVM", lambda: machine.kvm(arch, state, identities, base, count, emulate=emulate))
+
+
+def _firecracker(settings: Settings, arch: Arch) -> Finding:
+    found = app.firecracker_programs(settings, arch)
+    return ok("Firecracker", f"{found.firecracker} and {found.jailer}")
 
 
 def _show(console: Console, finding: Finding) -> None:

@@ -21,6 +21,7 @@ from ghrunner_vm.vm.firecracker.api import Api
 from ghrunner_vm.vm.firecracker.commandline import API, CONFIGURATION, Programs, command_line, jail
 from ghrunner_vm.vm.firecracker.complaints import ended_by, not_started
 from ghrunner_vm.vm.firecracker.configuration import BASE, INITRD, KERNEL, SCRATCH, VSOCK, configuration
+from ghrunner_vm.vm.firecracker.room import until_full
 from ghrunner_vm.vm.limits import limits
 from ghrunner_vm.vm.pair import Pair, kept
 
@@ -62,7 +63,9 @@ class FirecrackerEngine:
             guest = f"{_root(pid)}/{VSOCK}"
             await stack.enter_async_context(vsock.carried(guest, vsock.AGENT_PORT, agent.theirs))
             ports = await stack.enter_async_context(contextlib.AsyncExitStack())
-            yield _FirecrackerMachine(child, pid, agent.ours, console.ours, log_file, ports)
+            machine = _FirecrackerMachine(child, pid, agent.ours, console.ours, log_file, ports)
+            await stack.enter_async_context(_ended_when_full(description.overlay, machine))
+            yield machine
 
     @contextlib.contextmanager
     def _nest(self, vm: VmDescription, directory: Path) -> Iterator[Nest]:
@@ -119,6 +122,25 @@ def _unread(console: socket.socket) -> str:
         return ""
 
 
+@contextlib.asynccontextmanager
+async def _ended_when_full(scratch: int | None, machine: "_FirecrackerMachine") -> AsyncIterator[None]:
+    """Beside the block: end a machine whose scratch disk cannot grow, before its job fails by no fault of its own."""
+
+    async def watch(descriptor: int) -> None:
+        await until_full(descriptor)
+        machine.end_for(EndReason.DISK_FULL)
+
+    if scratch is None:
+        yield
+        return
+    task = asyncio.create_task(watch(scratch))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
 class _FirecrackerMachine:
     """VirtualMachine on a Firecracker process."""
 
@@ -138,7 +160,7 @@ class _FirecrackerMachine:
         self.console = console
         self._log_file = log_file
         self._stack = stack
-        self._killed = False
+        self._reason: EndReason | None = None
         self._api = Api(f"{_root(pid)}/{API}")
 
     async def power_down(self) -> None:
@@ -161,15 +183,19 @@ class _FirecrackerMachine:
         return True
 
     def kill(self) -> None:
-        self._killed = True
+        self.end_for(EndReason.KILLED)
+
+    def end_for(self, reason: EndReason) -> None:
+        """End the VMM at once; the first reason counts."""
+        self._reason = self._reason or reason
         self._child.kill()
 
     async def ended(self) -> VmEnd:
         code = await self._child.wait()
         if code == 0:
             return VmEnd(EndReason.LEFT)
-        if self._killed:
-            return VmEnd(EndReason.KILLED)
+        if self._reason is not None:
+            return VmEnd(self._reason)
         return VmEnd(EndReason.CRASHED, f"{ended_by(code)}\n{_tail(self._log_file)}".strip())
 
 
