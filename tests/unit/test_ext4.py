@@ -182,6 +182,25 @@ def test_more_extended_attributes_than_there_is_room_for(make: Make) -> None:
         finish(made.disk, made.tree, LABEL)
 
 
+def test_an_extended_attribute_with_too_long_a_name(make: Make) -> None:
+    made = make()
+    made.file(b"it", xattrs={b"user." + b"n" * 256: b""})
+    with pytest.raises(UsageError, match="name that is too long"):
+        made.finish()
+
+
+@pytest.mark.parametrize("names", [65_000, 65_001])
+def test_a_file_of_many_names(make: Make, names: int) -> None:
+    made = make(256 * MIB)
+    node = made.file(b"0")
+    made.tree.root.children.update((str(one).encode(), node) for one in range(1, names))
+    if names > 65_000:
+        with pytest.raises(UsageError, match="more than 65000 names"):
+            made.finish()
+    else:
+        assert disks.stat(made.finish(), "/0")["Links"] == "65000"
+
+
 def test_a_disk_that_is_too_small(make: Make) -> None:
     made = make(16 * MIB)
     with pytest.raises(UsageError, match=r"does not fit into 16\.0 MiB"):

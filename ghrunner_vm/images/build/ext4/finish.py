@@ -65,6 +65,8 @@ class _Numbered:
     def links(self, node: Node) -> int:
         """How often it is named: a directory by itself and by those in it as well."""
         if not node.is_directory:
+            if self._names[id(node)] > inode.MAX_LINKS:
+                raise UsageError(f"A file of the image has more than {inode.MAX_LINKS} names")
             return self._names[id(node)]
         return 2 + sum(child.is_directory for child in node.children.values())
 

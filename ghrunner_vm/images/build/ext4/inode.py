@@ -9,7 +9,8 @@ from ghrunner_vm.images.build.ext4.layout import BLOCK
 from ghrunner_vm.images.build.ext4.xattr import INODE_END
 from ghrunner_vm.images.build.tree import Extent, Node
 
-_MAX_LINKS = 65_000
+MAX_LINKS = 65_000
+"""How many names a file may have; directories may have more, whose count then is one."""
 _EXTENTS_FLAG = 0x80000
 _EXTENT_MAGIC = 0xF30A
 _INLINE_EXTENTS = 4
@@ -50,7 +51,7 @@ def pack(node: Node, placed: Placed) -> bytes:
     """The 256 bytes of an inode (struct ext4_inode)."""
     time, extra = _time(node.mtime)
     sectors = placed.blocks * BLOCK // 512
-    links = 1 if placed.links > _MAX_LINKS and node.is_directory else placed.links
+    links = 1 if placed.links > MAX_LINKS and node.is_directory else placed.links
     return (
         struct.pack(
             "<2H5I2H3I60s4I4H4x2H6I",

@@ -11,6 +11,7 @@ _ACLS = {b"system.posix_acl_access": 2, b"system.posix_acl_default": 3}
 _MAGIC = 0xEA020000
 _HEADER = 32
 _ENTRY = 16
+_MAX_NAME = 255
 _WORD = 0xFFFFFFFF
 _USER, _GROUP = 0x02, 0x08
 INODE_END = 160
@@ -22,6 +23,8 @@ def pack(xattrs: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
     known = sorted(found for name, value in xattrs.items() if (found := _known(name, value)) is not None)
     if not known:
         return b"", b""
+    if any(length > _MAX_NAME for _, length, _, _ in known):
+        raise UsageError("An extended attribute of the image has a name that is too long", details=str(list(xattrs)))
     room = INODE - INODE_END - 4
     if sum(_length(name) + _padded(len(value)) for _, _, name, value in known) + 4 <= room:
         return struct.pack("<I", _MAGIC) + _area(known, room, 0), b""
