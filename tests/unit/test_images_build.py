@@ -8,6 +8,7 @@ import lzma
 import os
 import stat
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import zstandard
 from ghrunner_vm import process
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.files import lock
-from ghrunner_vm.images.build import bundle, kernel, outfit, packages, tarred, users
+from ghrunner_vm.images.build import bundle, kernel, modules, outfit, packages, tarred, users
 from ghrunner_vm.images.build.bundle import Wanted
 from ghrunner_vm.images.build.ext4.disk import Disk
 from ghrunner_vm.images.build.files import Files, Owner
@@ -26,7 +27,7 @@ from ghrunner_vm.images.build.runner import RunnerTarball
 from ghrunner_vm.images.build.tree import Node, Tree, printable
 from ghrunner_vm.images.manifest import Manifest
 from tests import containers, disks
-from tests.containers import TIME, VERSION, Container, buffered
+from tests.containers import STATIC, TIME, VERSION, Container, buffered
 
 MIB = 1 << 20
 
@@ -130,11 +131,36 @@ def test_links_lead_nowhere_but_into_the_image(files: Files) -> None:
         (Container().add("a", b"x" * (40 * MIB)).add("b", b"x" * (40 * MIB)), "does not fit"),
         (Container().add("odd", type=b"V"), "kind of file"),
         (Container().sparse("holes", 1 << 40), "larger than the disk"),
+        (Container().add(".", b"x"), "root of the image is no directory"),
+        (Container().add("", type=tarfile.SYMTYPE, linkname="usr"), "root of the image is no directory"),
+        (Container().add("d/" * 2048 + "f"), "cannot be written"),
+        (Container().add("s", type=tarfile.SYMTYPE), "link cannot be written"),
+        (Container().add("s", type=tarfile.SYMTYPE, linkname="x" * 4096), "link cannot be written"),
+        (Container().add("s", type=tarfile.SYMTYPE, pax_headers={"linkpath": "a\0b"}), "link cannot be written"),
+        (Container().add("f", pax_headers={"uid": str(1 << 32)}), "numbers"),
+        (Container().add("f", pax_headers={"gid": "-2"}), "numbers"),
+        (Container().add("c", type=tarfile.CHRTYPE, devmajor=1 << 12), "numbers"),
+        (Container().add("b", type=tarfile.BLKTYPE, devminor=1 << 20), "numbers"),
+        (Container().add("f", pax_headers={"mtime": "nan"}), "not a whole tar"),
     ],
 )
 def test_what_cannot_be_in_an_image(files: Files, tar: Container, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         tarred.read(tar.tar(), files)
+
+
+def test_times_beyond_all_clocks(files: Files) -> None:
+    tar = Container().add("f", pax_headers={"mtime": "inf"}).add("g", pax_headers={"mtime": "-1e300"})
+    assert tarred.read(tar.tar(), files).newest == (1 << 32) - 1
+    assert (node(files, "f").mtime, node(files, "g").mtime) == ((1 << 34) - (1 << 31) - 1, -(1 << 31))
+
+
+def test_links_as_parents(files: Files) -> None:
+    tar = Container().add("nowhere", type=tarfile.SYMTYPE, linkname="gone").add("nowhere/a/b", b"made")
+    tar.add("loop", type=tarfile.SYMTYPE, linkname="loop").add("loop/f", b"made, too")
+    tarred.read(tar.tar(), files)
+    assert files.read("nowhere/a/b") == b"made"
+    assert files.read("loop/f") == b"made, too"
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 100, bytes(100)])
@@ -202,6 +228,33 @@ def test_a_runner_of_the_images_own(machine: Files) -> None:
     assert machine.text("etc/passwd") == "runner:x:123:45::/srv:/bin/sh\n"
 
 
+@pytest.mark.parametrize("number", ["", "x", "-1", "99999999999", "9" * 5000])
+def test_a_runner_without_a_number(machine: Files, number: str) -> None:
+    machine.put("etc/passwd", f"runner:x:{number}:45::/srv:/bin/sh\n".encode())
+    with pytest.raises(UsageError, match="has no number"):
+        users.add_runner(machine)
+
+
+def test_no_number_is_left(machine: Files) -> None:
+    machine.put("etc/passwd", "".join(f"u{one}:x:{one}:0::/:\n" for one in range(60_000)).encode())
+    with pytest.raises(UsageError, match="between 1000 and 59999"):
+        users.add_runner(machine)
+
+
+def test_names_of_users_stay_what_they_are(machine: Files) -> None:
+    odd = "somebody:x:5:5:J\xfcrgen \x85:/:\n".encode("latin-1")
+    machine.put("etc/passwd", odd)
+    users.add_runner(machine)
+    assert (machine.read("etc/passwd") or b"").startswith(odd + b"runner:")
+
+
+def test_a_list_of_users_that_is_too_large(machine: Files) -> None:
+    machine.put("etc/passwd", b"x" * (5 * MIB))
+    with pytest.raises(UsageError, match="too large"):
+        users.add_runner(machine)
+    assert len(machine.read("etc/passwd") or b"") == 5 * MIB
+
+
 @pytest.mark.parametrize(
     ("without", "package"),
     [
@@ -223,6 +276,37 @@ def test_the_newest_kernel_is_taken(machine: Files) -> None:
     machine.directory("usr/lib/modules/7.0.0")
     found = kernel.find(machine, None)
     assert (found.version, found.image, found.config) == ("6.10.0", b"newer", None)
+
+
+def test_a_version_that_no_kernel_has(machine: Files) -> None:
+    machine.put("boot/vmlinuz-9.9\u00e9", b"odd")
+    machine.put("usr/lib/modules/9.9\u00e9/modules.dep", b"")
+    assert kernel.find(machine, None).version == VERSION
+
+
+@pytest.mark.parametrize("header", [STATIC[:6], STATIC[:63]])
+def test_half_a_busybox(header: bytes) -> None:
+    assert not kernel.is_static(header)
+
+
+def test_a_program_is_looked_at_in_an_instant() -> None:
+    program = STATIC[:54] + (56).to_bytes(2, "little") + b"\xff\xff" + bytes(8 * MIB)
+    started = time.process_time()
+    assert kernel.is_static(program)
+    assert time.process_time() - started < 5, "it copies what follows each header"
+
+
+@pytest.mark.parametrize("content", [b"\xfd7zXZ damaged", b"\x1f\x8b damaged", b"\x28\xb5\x2f\xfd damaged"])
+def test_a_damaged_module(content: bytes) -> None:
+    with pytest.raises(UsageError, match="module ext4 is damaged"):
+        modules.in_order({"ext4": content}.get)
+
+
+def test_modules_that_need_each_other() -> None:
+    found = {"ext4": b"\0depends=jbd2\0", "jbd2": b"\0depends=ext4\0"}
+    with pytest.raises(UsageError, match="need each other") as caught:
+        modules.in_order(found.get)
+    assert caught.value.details == "ext4 -> jbd2 -> ext4"
 
 
 def test_an_image_without_a_kernel(files: Files, tmp_path: Path) -> None:
@@ -269,6 +353,13 @@ def test_the_packages_that_dpkg_knows(files: Files) -> None:
     )
     files.put("var/lib/dpkg/status", status.encode())
     assert list(packages.installed(files).items()) == [("a", "3"), ("b", "2:1.0-1")]
+
+
+def test_packages_that_no_manifest_takes(files: Files) -> None:
+    said = ("Package: \nVersion: 1", "Package: a b\nVersion: 1", f"Package: {'x' * 256}\nVersion: 1")
+    status = "\n\n".join(f"{one}\nStatus: install ok installed" for one in (*said, "Package: c\nVersion: \x1b[2J"))
+    files.put("var/lib/dpkg/status", status.encode())
+    assert packages.installed(files) == {}
 
 
 # ---- the bundle ----
@@ -356,6 +447,7 @@ def test_the_squashfs_has_the_same_files(runner: RunnerTarball, tmp_path: Path) 
     tar = Container().machine().add("d/a", b"content" * 1000, mode=0o4711, uid=7, gid=8)
     tar.add("d/b", type=tarfile.LNKTYPE, linkname="d/a").add("d/pipe", type=tarfile.FIFOTYPE)
     tar.add("d/ping", b"p", {"security.capability": "\x01\x00\x00\x02\x00 " + "\x00" * 14})
+    tar.add("d/old", pax_headers={"mtime": "-5"}).add("d/late", pax_headers={"mtime": "1e12"})
     manifest = make(tar, runner, tmp_path / "out", engines=("qemu", "firecracker"))
     (base,) = [name for name, artifact in manifest.artifacts.items() if artifact.role == "base"]
     listed = process.run(["unsquashfs", "-lln", str(tmp_path / "out" / base)], timeout=60)

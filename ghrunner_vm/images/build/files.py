@@ -4,8 +4,10 @@ import io
 import stat
 from dataclasses import dataclass
 
+from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images.build.ext4.disk import Disk, Source
 from ghrunner_vm.images.build.tree import Node, Tree, directory, symlink
+from ghrunner_vm.units import format_size
 
 _MAX_TEXT = 4 << 20
 
@@ -59,11 +61,14 @@ class Files:
         return b"".join(self.disk.read(node.content)) if node is not None and node.is_file else None
 
     def text(self, path: str) -> str:
-        """The start of a file as text; empty if there is none."""
+        """The content of a file, in which other bytes than text stay what they are; empty if there is none.
+
+        Raises UsageError for one that is too large.
+        """
         node = self.tree.find(path)
-        if node is None or not node.is_file or node.content.size > _MAX_TEXT:
-            return ""
-        return (self.read(path) or b"").decode("utf-8", "replace")
+        if node is not None and node.content.size > _MAX_TEXT:
+            raise UsageError(f"/{path} of the image has {format_size(node.content.size)}: that is too large")
+        return (self.read(path) or b"").decode("utf-8", "surrogateescape")
 
     def names(self, path: str) -> list[str]:
         """The names in a directory, links followed, sorted; those that are no text are left out."""

@@ -9,9 +9,10 @@ from pathlib import Path
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images.build.files import Files
 
-_VERSION = re.compile(r"\d+\.\d+[\w.+~-]*")
+_VERSION = re.compile(r"\d+\.\d+[\w.+~-]*", re.ASCII)
 _MODULE = re.compile(r"(.+)\.ko(\.(xz|zst|gz))?")
 _INTERPRETER = struct.pack("<I", 3)
+_ELF_HEADER_BYTES = 64
 _BUSYBOXES = ("bin/busybox", "usr/bin/busybox", "sbin/busybox", "usr/sbin/busybox", "bin/busybox.static")
 _NEEDED = {
     "VIRTIO_PCI": "virtio_pci",
@@ -53,21 +54,29 @@ class Kernel:
 
 def find(files: Files, given: Path | None) -> Kernel:
     """The newest kernel of the image, or the one in a file beside it. Raises UsageError when there is none."""
+    beside = None if given is None else _read(given)
     versions = sorted((name for name in files.names("lib/modules") if _VERSION.fullmatch(name)), key=_order)
     for version in reversed(versions):
         places = (f"boot/vmlinuz-{version}", f"lib/modules/{version}/vmlinuz")
-        image = given.read_bytes() if given else _first(files, *places)
+        image = beside if beside is not None else _first(files, *places)
         if image is not None:
             config = _first(files, f"boot/config-{version}", f"lib/modules/{version}/config")
             return Kernel(version, image, config, _modules(files, f"lib/modules/{version}"))
-    if given is not None:
-        return Kernel("given", given.read_bytes(), None)
+    if beside is not None:
+        return Kernel("given", beside, None)
     raise UsageError(
         "The image has no kernel",
         details="There is no /boot/vmlinuz-VERSION with its /lib/modules/VERSION.",
         resolution="Install one in its Dockerfile: linux-image-cloud-amd64 on Debian, linux-image-virtual on Ubuntu, "
         "kernel-core on Fedora. Or give one with --kernel.",
     )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The kernel {path} cannot be read: {error.strerror}") from error
 
 
 def check(kernel: Kernel) -> None:
@@ -96,10 +105,10 @@ def busybox(files: Files) -> bytes:
 
 def is_static(program: bytes) -> bool:
     """Whether an ELF program asks for no interpreter (elf(5), PT_INTERP)."""
-    if not program.startswith(b"\x7fELF\x02\x01"):
+    if not program.startswith(b"\x7fELF\x02\x01") or len(program) < _ELF_HEADER_BYTES:
         return False
     (start,), (size, count) = struct.unpack_from("<Q", program, 32), struct.unpack_from("<2H", program, 54)
-    headers = (program[start + one * size :][:4] for one in range(count))
+    headers = (program[at : at + 4] for at in range(start, start + count * size, size or 1))
     return _INTERPRETER not in headers
 
 

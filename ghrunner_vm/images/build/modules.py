@@ -8,6 +8,8 @@ from io import BytesIO
 
 import zstandard
 
+from ghrunner_vm.errors import UsageError
+
 WANTED = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4", "button")
 """What a machine needs to find its disk, its network and its agent's channel, and to be told to power off."""
 
@@ -23,24 +25,36 @@ _DEPENDS = re.compile(rb"(?:^|\0)depends=([\w,-]*)\0")
 
 
 def in_order(find: Find, wanted: Iterable[str] = WANTED) -> dict[str, bytes]:
-    """The plain ELF files by name, each after those it depends on; what the kernel has built in is left out."""
+    """The plain ELF files by name, each after those it depends on; what the kernel has built in is left out.
+
+    Raises UsageError for modules that cannot be loaded.
+    """
     loaded: dict[str, bytes] = {}
     for name in wanted:
-        _visit(find, name, loaded)
+        _visit(find, name, loaded, ())
     return loaded
 
 
-def _visit(find: Find, name: str, loaded: dict[str, bytes]) -> None:
+def _visit(find: Find, name: str, loaded: dict[str, bytes], above: tuple[str, ...]) -> None:
+    if name in above:
+        raise UsageError("The kernel's modules need each other", details=" -> ".join((*above, name)))
     if name in loaded:
         return
     file = find(name)
     if file is None:
         return
-    content = _plain(file)
+    content = _opened(name, file)
     match = _DEPENDS.search(content)
     for dependency in match[1].decode().split(",") if match and match[1] else ():
-        _visit(find, dependency, loaded)
+        _visit(find, dependency, loaded, (*above, name))
     loaded[name] = content
+
+
+def _opened(name: str, file: bytes) -> bytes:
+    try:
+        return _plain(file)
+    except (lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+        raise UsageError(f"The kernel's module {name} is damaged", details=str(error)) from error
 
 
 def _plain(content: bytes) -> bytes:

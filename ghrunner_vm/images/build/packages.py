@@ -1,9 +1,13 @@
 """The distribution's packages that an image has."""
 
+import re
+
 from ghrunner_vm.images.build.files import Files
 
 _DPKG = ("var/lib/dpkg/status",)
 _INSTALLED = "install ok installed"
+_WORD = re.compile(r"[\x21-\x7e]{1,255}")
+"""As a manifest takes them, and as Debian's policy has them."""
 
 
 def installed(files: Files) -> dict[str, str]:
@@ -13,6 +17,7 @@ def installed(files: Files) -> dict[str, str]:
         text = b"" if (content := files.read(path)) is None else content
         for paragraph in text.decode("utf-8", "replace").split("\n\n"):
             fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] != " ")
-            if fields.get("Status") == _INSTALLED and "Package" in fields and "Version" in fields:
-                found[fields["Package"]] = fields["Version"]
+            name, version = fields.get("Package", ""), fields.get("Version", "")
+            if fields.get("Status") == _INSTALLED and _WORD.fullmatch(name) and _WORD.fullmatch(version):
+                found[name] = version
     return dict(sorted(found.items()))

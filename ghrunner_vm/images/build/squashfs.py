@@ -12,6 +12,7 @@ from ghrunner_vm.images.build.tree import Node
 
 _SECONDS = 3600.0
 _XATTR = "SCHILY.xattr."
+_LARGEST_TIME = (1 << 32) - 1
 _TYPES = {
     stat.S_IFREG: tarfile.REGTYPE,
     stat.S_IFDIR: tarfile.DIRTYPE,
@@ -40,7 +41,7 @@ def _members(files: Files) -> Iterator[tuple[tarfile.TarInfo, Node]]:
     first: dict[int, str] = {}
     for path, node in files.tree.walk():
         member = tarfile.TarInfo(_text(path) or ".")
-        member.mode, member.mtime = node.mode & 0o7777, node.mtime
+        member.mode, member.mtime = node.mode & 0o7777, min(max(node.mtime, 0), _LARGEST_TIME)
         member.uid, member.gid = node.uid, node.gid
         member.devmajor, member.devminor = node.device
         member.pax_headers = {_XATTR + _text(name): _text(value) for name, value in node.xattrs.items()}

@@ -13,7 +13,7 @@ import zstandard
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images.build.ext4.disk import Source
 from ghrunner_vm.images.build.files import Files, Owner
-from ghrunner_vm.images.build.tree import Node, parts, printable
+from ghrunner_vm.images.build.tree import MAX_PATH_BYTES, Node, parts, printable
 from ghrunner_vm.units import format_size
 
 _BUFFER = 1 << 20
@@ -30,6 +30,12 @@ _TYPES = {
     tarfile.BLKTYPE: stat.S_IFBLK,
     tarfile.FIFOTYPE: stat.S_IFIFO,
 }
+
+_IDS = range(1 << 32)
+_MAJORS, _MINORS = range(1 << 12), range(1 << 20)
+_TIMES = -(1 << 31), (1 << 34) - (1 << 31) - 1
+_LARGEST_TIME = (1 << 32) - 1
+"""Of a whole file system, which has less room for it than a file."""
 
 Keep = Callable[[list[bytes]], bool]
 """Whether a path, given by its names, belongs to the image."""
@@ -63,7 +69,7 @@ def read(
         with _opened(source) as tar:
             for member in tar:
                 names = parts(_bytes(member.name))
-                newest = max(newest, int(member.mtime))
+                newest = min(max(newest, _time(member)), _LARGEST_TIME)
                 if names and not keep(names):
                     continue
                 _add(files, tar, member, below, owner)
@@ -98,13 +104,15 @@ def _add(files: Files, tar: tarfile.TarFile, member: tarfile.TarInfo, below: byt
         return
     if member.type not in _TYPES:
         raise UsageError("This kind of file cannot be in an image", details=printable(path))
-    whose = owner or Owner(member.uid, member.gid)
+    whose, device = owner or Owner(member.uid, member.gid), (member.devmajor, member.devminor)
+    if whose.uid not in _IDS or whose.gid not in _IDS or device[0] not in _MAJORS or device[1] not in _MINORS:
+        raise UsageError("A file has numbers that no file system can hold", details=printable(path))
     node = Node(
         _TYPES[member.type] | member.mode & 0o7777,
-        *(whose.uid, whose.gid, int(member.mtime)),
+        *(whose.uid, whose.gid, _time(member)),
         xattrs=_xattrs(member),
-        target=_bytes(member.linkname) if member.issym() else b"",
-        device=(member.devmajor, member.devminor),
+        target=_target(path, _bytes(member.linkname)) if member.issym() else b"",
+        device=device,
     )
     if node.is_file:
         if member.size > files.disk.size:  # also if it is nearly all holes: nobody waits for terabytes of zeros
@@ -115,6 +123,17 @@ def _add(files: Files, tar: tarfile.TarFile, member: tarfile.TarInfo, below: byt
         content = tar.extractfile(member)
         node.content = files.disk.store(cast("Source", content))
     files.tree.add(path, node)
+
+
+def _target(path: bytes, target: bytes) -> bytes:
+    if not target or b"\0" in target or len(target) > MAX_PATH_BYTES:
+        raise UsageError("A symbolic link cannot be written", details=f"{printable(path)} to {printable(target)[:400]}")
+    return target
+
+
+def _time(member: tarfile.TarInfo) -> int:
+    """Also of what is infinitely late; raises ValueError for what is no time."""
+    return int(min(max(member.mtime, _TIMES[0]), _TIMES[1]))
 
 
 def _xattrs(member: tarfile.TarInfo) -> dict[bytes, bytes]:

@@ -11,6 +11,8 @@ from ghrunner_vm.errors import UsageError
 
 _MAX_LINKS = 40
 MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 4095
+"""As long as a path that Linux takes at once, without its end mark; also the target of a link."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Tree:
         """Put a node there, in place of what was there; a directory keeps what is in it. Raises UsageError."""
         *parents, name = parts(path) or [b""]
         if not name:
+            if not node.is_directory:
+                raise UsageError("The root of the image is no directory")
             node.children = self.root.children
             self.root = node
             return
@@ -112,14 +116,16 @@ class Tree:
 
     def _made(self, names: list[bytes]) -> Node:
         """The directory of this path; what is missing of it is made, as tar does."""
-        for depth in range(1, len(names) + 1):
-            found = self._walk(names[:depth], follow=True)
-            if not found:
-                parent = self._walk(names[: depth - 1], follow=True)[-1]
-                parent.children[names[depth - 1]] = directory(mtime=self._mtime)
-            elif not found[-1].is_directory:
-                raise UsageError(f"{printable(b'/'.join(names[:depth]))} is a file, and there is something below it")
-        return self._walk(names, follow=True)[-1]
+        depth = len(names)
+        while not (found := self._walk(names[:depth], follow=True)):
+            depth -= 1
+        where = found[-1]
+        if not where.is_directory:
+            raise UsageError(f"{printable(b'/'.join(names[:depth]))} is a file, and there is something below it")
+        for name in names[depth:]:
+            where.children[name] = directory(mtime=self._mtime)
+            where = where.children[name]
+        return where
 
     def _walk(self, names: list[bytes], *, follow: bool) -> list[Node]:
         """The nodes from the root to this path, or nothing if it leads nowhere."""
@@ -149,7 +155,7 @@ def parts(path: bytes) -> list[bytes]:
     names = [name for name in path.split(b"/") if name not in (b"", b".")]
     if b".." in names:
         raise UsageError(f"A path climbs out of the image: {printable(path)}")
-    if b"\0" in path or any(len(name) > MAX_NAME_BYTES for name in names):
+    if b"\0" in path or len(path) > MAX_PATH_BYTES or any(len(name) > MAX_NAME_BYTES for name in names):
         raise UsageError(f"A name in the image cannot be written: {printable(path)[:400]}")
     return names
 
