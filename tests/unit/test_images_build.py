@@ -8,14 +8,17 @@ import lzma
 import os
 import stat
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import zstandard
+from click.testing import CliRunner
 
 from ghrunner_vm import process
+from ghrunner_vm.commands.images.build import build as command
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.files import lock
 from ghrunner_vm.images.build import bundle, kernel, modules, outfit, packages, tarred, users
@@ -284,6 +287,11 @@ def test_a_version_that_no_kernel_has(machine: Files) -> None:
     assert kernel.find(machine, None).version == VERSION
 
 
+def test_a_kernel_that_cannot_be_read(machine: Files, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere cannot be read: No such file"):
+        kernel.find(machine, tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("header", [STATIC[:6], STATIC[:63]])
 def test_half_a_busybox(header: bytes) -> None:
     assert not kernel.is_static(header)
@@ -424,12 +432,47 @@ def test_a_build_that_fails_leaves_what_was_there(runner: RunnerTarball, tmp_pat
 
 
 def test_what_a_killed_build_left_goes_with_the_next(runner: RunnerTarball, tmp_path: Path) -> None:
-    (tmp_path / ".it-dead").mkdir()
-    (tmp_path / ".it-dead/raw").write_bytes(b"x")
+    (tmp_path / ".it-dead_123").mkdir()
+    (tmp_path / ".it-dead_123/raw").write_bytes(b"x")
     (tmp_path / "it.0123456789ab.disk").touch()
     make(Container().machine(), runner, tmp_path)
-    assert not (tmp_path / ".it-dead").exists()
+    assert not (tmp_path / ".it-dead_123").exists()
     assert not (tmp_path / "it.0123456789ab.disk").exists()
+
+
+def test_a_build_of_another_image_goes_on_beside_it(runner: RunnerTarball, tmp_path: Path) -> None:
+    other = Path(tempfile.mkdtemp(dir=tmp_path, prefix=".it-12-"))
+    make(Container().machine(), runner, tmp_path)
+    assert other.exists()
+
+
+def test_an_output_that_is_no_directory(runner: RunnerTarball, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file cannot be made"):
+        make(Container().machine(), runner, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--from-tar", "nowhere", "--name", "it"), "nowhere cannot be read: No such file"),
+        (("--from-tar", "root.tar", "--name", "it", "--kernel", "nowhere"), "The kernel nowhere cannot be read"),
+        (("--from-tar", "root.tar"), "needs a --name"),
+        (("--from-tar", "root.tar", "--name", "it", "--builder", "docker"), "are for a Dockerfile"),
+        (("--from-tar", "root.tar", "--name", "it", "--size", "5T"), "at most 4.0 TiB"),
+    ],
+)
+def test_mistakes_are_called_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "root.tar").write_bytes(Container().machine().tar().read())
+    tarball = tmp_path / "actions-runner-linux-x64-2.337.0.tar.gz"
+    tarball.write_bytes(gzip.compress(containers.runner()))
+    result = CliRunner().invoke(command, [*arguments, "--arch", "x86_64", "--runner", str(tarball)])
+    assert isinstance(result.exception, UsageError)
+    assert why in str(result.exception)
 
 
 def test_two_builds_of_one_image_at_once(runner: RunnerTarball, tmp_path: Path) -> None:

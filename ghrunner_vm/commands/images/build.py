@@ -16,7 +16,7 @@ from ghrunner_vm.console import Console, Meter
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.github.connect import github_client
 from ghrunner_vm.images.build import bundle, container
-from ghrunner_vm.images.build.bundle import MIN_SIZE, Wanted
+from ghrunner_vm.images.build.bundle import MAX_SIZE, MIN_SIZE, Wanted
 from ghrunner_vm.images.build.outfit import Configuration
 from ghrunner_vm.images.build.runner import LATEST, Offer, RunnerTarball, RunnerWish
 from ghrunner_vm.images.build.runner import runner as find_runner
@@ -71,6 +71,10 @@ def build(
     """
     if (context is None) == (from_tar is None):
         raise UsageError("Give either a CONTEXT with a Dockerfile or --from-tar")
+    if from_tar is not None and (dockerfile is not None or builder is not None):
+        raise UsageError("--file and --builder are for a Dockerfile, and --from-tar has none")
+    if from_tar is not None and flags["name"] is None:
+        raise UsageError("--from-tar needs a --name for the image")
     wanted = _wanted(flags, context)
     settings = config.load({name: value for name, value in flags.items() if name.startswith("github_")})
     console = Console(settings.log_format)
@@ -97,6 +101,8 @@ def _wanted(flags: dict[str, object], context: Path | None) -> Wanted:
         raise UsageError(str(error)) from error
     if size < MIN_SIZE:
         raise UsageError(f"A disk has at least {format_size(MIN_SIZE)}", resolution="Make --size larger.")
+    if size > MAX_SIZE:
+        raise UsageError(f"A disk has at most {format_size(MAX_SIZE)}", resolution="Make --size smaller.")
     return Wanted(
         name=name,
         arch=cast("Arch", flags.pop("arch") or platform.machine()),
@@ -120,10 +126,11 @@ def _runner(console: Console, settings: Settings, wish: RunnerWish) -> RunnerTar
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
-        with path.open("rb") as file:
-            yield file
+        file = path.open("rb")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    with file:
+        yield file
 
 
 @contextlib.contextmanager

@@ -34,6 +34,8 @@ from ghrunner_vm.images.manifest import Arch, Artifact, Boot, Engine, Manifest, 
 from ghrunner_vm.images.space import writing
 
 MIN_SIZE = 64 << 20
+MAX_SIZE = 4 << 40
+"""Beyond 8 TiB what describes all groups would not fit into a small last one."""
 _CONSOLES: Mapping[Arch, str] = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 _CMDLINE = (
     "console={console} root=/dev/vda rw quiet loglevel=3 panic=1 net.ifnames=0 fsck.mode=skip "
@@ -99,10 +101,13 @@ def build(
 @contextlib.contextmanager
 def _workshop(wanted: Wanted) -> Iterator[Path]:
     """A directory beside what is to come, ours alone; nobody else builds this image meanwhile."""
-    wanted.output.mkdir(parents=True, exist_ok=True)
+    try:
+        wanted.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{wanted.output} cannot be made: {error.strerror}") from error
     try:
         with lock(wanted.output / f".{wanted.name}.lock", wait=False):
-            for old in wanted.output.glob(f".{wanted.name}-*"):
+            for old in _workshops(wanted):
                 shutil.rmtree(old, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=wanted.output, prefix=f".{wanted.name}-") as work:
                 yield Path(work)
@@ -110,6 +115,12 @@ def _workshop(wanted: Wanted) -> Iterator[Path]:
         raise UsageError(
             f"Another process is building {wanted.name} in {wanted.output}", resolution="Wait until it has ended."
         ) from error
+
+
+def _workshops(wanted: Wanted) -> list[Path]:
+    """What killed builds of this image left; not those of an image whose name only begins as this one's does."""
+    ours = re.compile(rf"\.{re.escape(wanted.name)}-[a-z0-9_]{{8}}")  # the letters that tempfile takes
+    return [path for path in wanted.output.iterdir() if ours.fullmatch(path.name)]
 
 
 def _filled(
