@@ -87,6 +87,7 @@ def make_key(path: Path) -> PublicKey:
 
 def read_key(path: Path) -> SigningKey:
     """The private key in `path`. Raises UsageError if there is none, PermanentError if others may read it."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -96,7 +97,7 @@ def read_key(path: Path) -> SigningKey:
     )
     try:
         private = load_pem_private_key(content, password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise no_key from error
     if not isinstance(private, Ed25519PrivateKey):
         raise no_key

@@ -174,7 +174,9 @@ def test_a_key_that_others_can_read_or_that_is_none_is_refused(tmp_path: Path) -
             signing.read_key(path)
     path.chmod(0o600)
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    for content in (b"", b"rubbish", private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())):
+    rsa_key = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    unknown = b"-----BEGIN PRIVATE KEY-----\nMBECAQAwBwYFKgMEBQYEAwQBAA==\n-----END PRIVATE KEY-----\n"
+    for content in (b"", b"rubbish", rsa_key, unknown):
         path.write_bytes(content)
         with pytest.raises(UsageError, match="no key to sign images with"):
             signing.read_key(path)
