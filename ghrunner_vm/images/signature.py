@@ -32,6 +32,8 @@ def _base64(text: str) -> str:
         raise ValueError(str(error)) from error
     if len(raw) != _SIGNATURE_BYTES:
         raise ValueError(f"a signature has {_SIGNATURE_BYTES} bytes")
+    if base64.b64encode(raw).decode() != text:  # four bits of its last letter mean nothing
+        raise ValueError("a signature is written in one way only")
     return text
 
 

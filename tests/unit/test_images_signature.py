@@ -78,6 +78,15 @@ def test_any_flipped_bit_of_the_signature_file_changes_nothing_that_is_accepted(
     assert accepted == FILE_OF_IT
 
 
+def test_a_signature_is_written_in_one_way_only() -> None:
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    text = FILE_OF_IT.signature
+    other = f"{text[:-3]}{letters[letters.index(text[-3]) + 1]}=="
+    assert base64.b64decode(other) == base64.b64decode(text)
+    changed = FILE_OF_IT.model_copy(update={"signature": other})
+    assert "is none" in refused(SignedManifest(CONTENT, changed.to_json()))
+
+
 @given(st.integers(min_value=1, max_value=MAX_SERIAL).filter(lambda serial: serial != SERIAL))
 def test_any_other_serial_is_refused(serial: int) -> None:
     changed = FILE_OF_IT.model_copy(update={"serial": serial})
