@@ -83,7 +83,7 @@ def _memory(wanted: Claim, others: Sequence[Claim], room: Room, rules: Rules) ->
 def _disk(wanted: Claim, others: Sequence[Claim], room: Room, rules: Rules) -> InfrastructureError | None:
     need, there = f"This machine may write {format_size(wanted.disk)}", f"{format_size(room.disk_free)} that are free"
     held = sum(other.disk for other in others)
-    if held + wanted.disk <= (room.disk_free - rules.disk_reserve) * rules.disk_ratio:
+    if not wanted.disk or held + wanted.disk <= (room.disk_free - rules.disk_reserve) * rules.disk_ratio:
         return None
     kept = f"{format_size(rules.disk_reserve)} stay free{_by(rules.disk_ratio)}"
     return InfrastructureError(

@@ -80,6 +80,10 @@ def test_a_disk_that_has_grown_beyond_its_promise_gives_no_room_back() -> None:
     _refused(replace(ONE, root_disk=100 * GIB + 1), others=1, other=grown)
 
 
+def test_a_machine_that_writes_to_its_memory_needs_no_disk() -> None:
+    assert refusal(replace(ONE, root_disk=0), [replace(ONE, root_disk=200 * GIB)], ROOM, RULES) is None
+
+
 @pytest.mark.parametrize(("rules", "admitted"), [(Rules(0, disk_ratio=0.1), False), (Rules(0, disk_ratio=4), True)])
 def test_disks_are_overcommitted_by_their_own_ratio(rules: Rules, admitted: bool) -> None:
     assert (refusal(replace(ONE, root_disk=50 * GIB), [ONE] * 2, ROOM, rules) is None) is admitted

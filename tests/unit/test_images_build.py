@@ -486,6 +486,12 @@ def test_a_tarball_without_a_runner(runner: RunnerTarball, tmp_path: Path) -> No
         make(Container().machine(), runner, tmp_path)
 
 
+def test_an_image_for_firecracker_alone_has_no_disk(runner: RunnerTarball, tmp_path: Path) -> None:
+    manifest = make(Container().machine(), runner, tmp_path / "out", engines=("firecracker",))
+    roles = {artifact.role for artifact in manifest.artifacts.values()} - {"kernel-config"}
+    assert roles == {"base", "vmlinux", "kernel", "initrd"}
+
+
 def test_the_squashfs_has_the_same_files(runner: RunnerTarball, tmp_path: Path) -> None:
     tar = Container().machine().add("d/a", b"content" * 1000, mode=0o4711, uid=7, gid=8)
     tar.add("d/b", type=tarfile.LNKTYPE, linkname="d/a").add("d/pipe", type=tarfile.FIFOTYPE)

@@ -40,6 +40,16 @@ def test_the_demo_example() -> None:
     assert (loaded.credential, loaded.engine, loaded.all_labels) == ("both", "qemu", ("demo",))
 
 
+def test_what_a_firecracker_writes_may_be_in_memory(tmp_path: Path) -> None:
+    """Which the host must have beside the machine's own."""
+    on_disk = demo(tmp_path, engine="firecracker")
+    assert (on_disk.memory, on_disk.disk) == (512 << 20, 1 << 30)
+    in_memory = demo(tmp_path, engine="firecracker", root_disk_in="ram")
+    assert (in_memory.memory, in_memory.disk) == ((512 << 20) + (1 << 30), 0)
+    with pytest.raises(UsageError, match="asks for 1.5 GiB of RAM"):
+        check_host(in_memory, cores=4, ram_bytes=1 << 30)
+
+
 def test_labels_are_the_label_and_the_others(tmp_path: Path) -> None:
     assert demo(tmp_path, labels=["linux", "x64"]).all_labels == ("demo", "linux", "x64")
     assert len(demo(tmp_path, labels=[f"l{n}" for n in range(99)]).all_labels) == 100
@@ -60,7 +70,9 @@ def test_labels_are_the_label_and_the_others(tmp_path: Path) -> None:
         ("boot-timeout-seconds", 0, "1 to 86400"),
         ("arch", "arm64", "x86_64 or aarch64"),
         ("credential", "none", "url, direct or both"),
-        ("engine", "xen", "qemu"),
+        ("engine", "xen", "qemu or firecracker"),
+        ("root-disk-in", "ram", "ram on Firecracker"),
+        ("root-disk-in", "tape", "disk, or ram"),
         ("image", "../etc", "letters, digits"),
         ("label", "a,b", "no comma"),
         ("label", "", "1 to 256"),

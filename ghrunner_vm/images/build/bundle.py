@@ -90,10 +90,9 @@ def build(
             _tell_of_docker(files, found, tell)
             _write_parts(files, found, wanted, work)
             installed = packages.installed(files)
-        process.run(
-            ["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", str(work / "raw"), str(work / "disk")],
-            timeout=_CONVERT_SECONDS,
-        )
+        if "qemu" in wanted.engines:
+            convert = ["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", str(work / "raw"), str(work / "disk")]
+            process.run(convert, timeout=_CONVERT_SECONDS)
         (work / "raw").unlink()
         return _publish(work, wanted, runner, found, installed)
 
