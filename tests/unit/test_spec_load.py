@@ -46,7 +46,7 @@ def test_what_a_firecracker_writes_may_be_in_memory(tmp_path: Path) -> None:
     assert (on_disk.memory, on_disk.disk) == (512 << 20, 1 << 30)
     in_memory = demo(tmp_path, engine="firecracker", root_disk_in="ram")
     assert (in_memory.memory, in_memory.disk) == ((512 << 20) + (1 << 30), 0)
-    with pytest.raises(UsageError, match="asks for 1.5 GiB of RAM"):
+    with pytest.raises(UsageError, match=r"asks for 1\.5 GiB of RAM"):
         check_host(in_memory, cores=4, ram_bytes=1 << 30)
 
 
