@@ -231,6 +231,20 @@ def test_a_runner_of_the_images_own(machine: Files) -> None:
     assert machine.text("etc/passwd") == "runner:x:123:45::/srv:/bin/sh\n"
 
 
+def test_what_the_image_has_in_the_runners_directories_is_the_runners(machine: Files) -> None:
+    tar = Container().add("home/runner", type=tarfile.DIRTYPE, mode=0o700).add("home/runner/.profile", b"mine")
+    tar.add("opt/actions-runner", type=tarfile.SYMTYPE, linkname="/srv")
+    tarred.read(tar.tar(), machine)
+    owner = outfit.fit_out(machine, Configuration(("A=1",)))
+    home, root = node(machine, "home/runner"), node(machine, "opt/actions-runner")
+    assert (home.uid, home.gid, stat.S_IMODE(home.mode)) == (owner.uid, owner.gid, 0o700)
+    assert machine.read("home/runner/.profile") == b"mine"
+    assert (root.is_directory, root.uid) == (True, owner.uid)
+    runner = Container().add("./", type=tarfile.DIRTYPE, mode=0o755).add("./run.sh").tar()
+    tarred.read(runner, machine, below=b"opt/actions-runner", owner=owner)
+    assert machine.read("opt/actions-runner/.env") == b"A=1\n"
+
+
 @pytest.mark.parametrize("number", ["", "x", "-1", "99999999999", "9" * 5000])
 def test_a_runner_without_a_number(machine: Files, number: str) -> None:
     machine.put("etc/passwd", f"runner:x:{number}:45::/srv:/bin/sh\n".encode())

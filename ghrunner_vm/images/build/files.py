@@ -44,12 +44,18 @@ class Files:
         """Add a symbolic link, in place of what was there."""
         self.tree.add(path.encode(), symlink(target, mtime=self.time))
 
-    def directory(self, path: str, mode: int = 0o755, owner: Owner = _ROOT) -> None:
+    def directory(self, path: str, mode: int = 0o755) -> None:
         """Add a directory unless it is there."""
         if self.tree.find(path) is None:
-            made = directory(mode, mtime=self.time)
-            made.uid, made.gid = owner.uid, owner.gid
-            self.tree.add(path.encode(), made)
+            self.tree.add(path.encode(), directory(mode, mtime=self.time))
+
+    def give(self, path: str, owner: Owner) -> None:
+        """Add a directory of this owner's, in place of what was there; what is in a directory stays, and its mode."""
+        old = self.tree.find(path, follow=False)
+        mode = stat.S_IMODE(old.mode) if old is not None and old.is_directory else 0o755
+        made = directory(mode, mtime=self.time)
+        made.uid, made.gid = owner.uid, owner.gid
+        self.tree.add(path.encode(), made)
 
     def has(self, path: str) -> bool:
         """Whether there is something, links followed."""

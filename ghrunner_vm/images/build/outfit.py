@@ -110,7 +110,7 @@ def fit_out(files: Files, configuration: Configuration) -> Owner:
     _start_on_demand(files)
     _forget_host_keys(files)
     owner = users.add_runner(files)
-    files.directory(RUNNER_ROOT, owner=owner)
+    files.give(RUNNER_ROOT, owner)
     environment = "".join(f"{one}\n" for one in configuration.environment if "\n" not in one)
     files.put(f"{RUNNER_ROOT}/.env", environment.encode(), owner=owner)
     return owner

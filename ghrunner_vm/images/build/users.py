@@ -27,7 +27,7 @@ def add_runner(files: Files) -> Owner:
     _append(files, "etc/passwd", f"{NAME}:x:{number}:{number}::/home/{NAME}:/bin/bash", mode=0o644)
     _append(files, "etc/group", f"{NAME}:x:{number}:", mode=0o644)
     _append(files, "etc/shadow", f"{NAME}:*:19000:0:99999:7:::", mode=0o640)
-    files.directory(f"home/{NAME}", owner=owner)
+    files.give(f"home/{NAME}", owner)
     if files.has("usr/bin/sudo"):
         files.put(f"etc/sudoers.d/{NAME}", _SUDO.encode(), mode=0o440)
     return owner
