@@ -12,6 +12,7 @@ from ghrunner_vm.units import format_size
 
 RESERVE = 256 << 20
 """Bytes that a pull leaves free, since a run needs some for its overlay and its log."""
+_CACHE = "--images-cache-dir"
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -32,33 +33,36 @@ def free_bytes(directory: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def disk_full(directory: Path, needed: int | None) -> DiskFull:
+def disk_full(directory: Path, needed: int | None, option: str = _CACHE) -> DiskFull:
     """The error that says how much is needed, if that is known, and how much is free."""
     wanted = "" if needed is None else f"{format_size(needed)} more is needed and "
     return DiskFull(
         "The disk is too full for this image",
         details=f"{directory}: {wanted}{format_size(RESERVE)} stays reserved; "
         f"{format_size(free_bytes(directory))} is free",
-        resolution="Free some space, or choose another --images-cache-dir.",
+        resolution=f"Free some space, or choose another {option}.",
     )
 
 
 @contextlib.contextmanager
-def writing(directory: Path, needed: int | None) -> Iterator[None]:
-    """What the file system refuses while `needed` bytes are written here raises DiskFull or CacheNotWritable."""
+def writing(directory: Path, needed: int | None, option: str = _CACHE) -> Iterator[None]:
+    """What the file system refuses while `needed` bytes are written here raises DiskFull or CacheNotWritable.
+
+    `option` is how a person chooses the directory.
+    """
     try:
         yield
     except OSError as error:
         if is_disk_full(error):
-            raise disk_full(directory, needed) from error
+            raise disk_full(directory, needed, option) from error
         if error.errno in _NOT_WRITABLE:
-            raise _not_writable(directory, error) from error
+            raise _not_writable(directory, error, option) from error
         raise
 
 
-def _not_writable(directory: Path, error: OSError) -> CacheNotWritable:
+def _not_writable(directory: Path, error: OSError, option: str) -> CacheNotWritable:
     return CacheNotWritable(
-        "The image cache cannot be written",
+        "The image cache cannot be written" if option == _CACHE else "The image cannot be written",
         details=f"{error.filename or directory}: {error.strerror}",
-        resolution=f"Let this user write {directory}, or choose another --images-cache-dir.",
+        resolution=f"Let this user write {directory}, or choose another {option}.",
     )

@@ -109,6 +109,7 @@ def test_a_full_disk(build: Build) -> None:
         code, said = build.run(container=Container().machine().add("large", os.urandom(9 << 20)))
         assert code == ExitCode.INFRASTRUCTURE
         assert "disk is too full" in said
+        assert "another --output" in said
         assert build.left == set()
 
 

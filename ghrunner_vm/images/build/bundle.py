@@ -82,7 +82,7 @@ def build(
 
     `progress` hears the bytes read so far, `tell` what a person should know. Raises UsageError, DiskFull.
     """
-    with _workshop(wanted) as work, writing(wanted.output, None):
+    with writing(wanted.output, None, "--output"), _workshop(wanted) as work:
         with (work / "raw").open("w+b") as raw:
             files = _filled(tar, wanted, runner, configuration, Disk(raw.fileno(), wanted.size), progress)
             found = kernel.find(files, wanted.kernel)
