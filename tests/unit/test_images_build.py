@@ -423,6 +423,15 @@ def test_the_same_tar_gives_the_same_bytes(runner: RunnerTarball, tmp_path: Path
     assert make(Container().machine().add("more"), runner, tmp_path / "b", engines=engines) != first
 
 
+def test_the_root_of_the_squashfs(runner: RunnerTarball, tmp_path: Path) -> None:
+    tar = Container().machine().add(".", type=tarfile.DIRTYPE, mode=0o751, uid=7, gid=8)
+    manifest = make(tar, runner, tmp_path, engines=("firecracker",))
+    base = str(tmp_path / str(manifest.only("base")))
+    listed = process.run(["env", "TZ=UTC", "unsquashfs", "-lln", base], timeout=60)
+    root = next(line.split() for line in listed.splitlines() if line.endswith(" squashfs-root"))
+    assert root == ["drwxr-x--x", "7/8", root[2], "2023-11-14", "22:13", "squashfs-root"]
+
+
 def test_a_build_replaces_the_one_before(runner: RunnerTarball, tmp_path: Path) -> None:
     (tmp_path / "it.other.disk").touch()
     first = make(Container().machine(), runner, tmp_path)

@@ -21,8 +21,11 @@ _TYPES = {
     stat.S_IFBLK: tarfile.BLKTYPE,
     stat.S_IFIFO: tarfile.FIFOTYPE,
 }
+# mksquashfs passes over the root of a tar: of that it is told here. 4.5 does not give it -root-time, but makes no time
+# later than that of SOURCE_DATE_EPOCH, which it takes for the time of the file system as well.
 _PACK = """
-exec mksquashfs - "$1" -tar -quiet -no-progress -comp zstd -Xcompression-level 3 -mkfs-time "$2" -root-time "$2" <"$0"
+exec env SOURCE_DATE_EPOCH="$2" mksquashfs - "$1" -tar -quiet -no-progress -comp zstd -Xcompression-level 3 \\
+    -root-mode "$3" -root-uid "$4" -root-gid "$5" <"$0"
 """
 
 
@@ -33,7 +36,9 @@ def make(files: Files, target: Path) -> None:
     with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
         for member, node in _members(files):
             tar.addfile(member, _Reader(files.disk.read(node.content)) if member.isreg() else None)
-    process.run(["sh", "-c", _PACK, str(archive), str(target), str(files.time)], timeout=_SECONDS)
+    root = files.tree.root
+    told = (str(files.time), f"{root.mode & 0o7777:o}", str(root.uid), str(root.gid))
+    process.run(["sh", "-c", _PACK, str(archive), str(target), *told], timeout=_SECONDS)
     archive.unlink()
 
 
