@@ -21,11 +21,11 @@ _TYPES = {
     stat.S_IFBLK: tarfile.BLKTYPE,
     stat.S_IFIFO: tarfile.FIFOTYPE,
 }
-# mksquashfs passes over the root of a tar: of that it is told here. 4.5 does not give it -root-time, but makes no time
-# later than that of SOURCE_DATE_EPOCH, which it takes for the time of the file system as well.
+# mksquashfs passes over the root of a tar, so it is told the mode; the owner is root. 4.5 does not heed -root-time, but
+# makes no time later than that of SOURCE_DATE_EPOCH, which it takes for the time of the file system as well.
 _PACK = """
 exec env SOURCE_DATE_EPOCH="$2" mksquashfs - "$1" -tar -quiet -no-progress -comp zstd -Xcompression-level 3 \\
-    -root-mode "$3" -root-uid "$4" -root-gid "$5" <"$0"
+    -root-mode "$3" <"$0"
 """
 
 
@@ -36,9 +36,8 @@ def make(files: Files, target: Path) -> None:
     with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
         for member, node in _members(files):
             tar.addfile(member, _Reader(files.disk.read(node.content)) if member.isreg() else None)
-    root = files.tree.root
-    told = (str(files.time), f"{root.mode & 0o7777:o}", str(root.uid), str(root.gid))
-    process.run(["sh", "-c", _PACK, str(archive), str(target), *told], timeout=_SECONDS)
+    mode = f"{files.tree.root.mode & 0o7777:o}"
+    process.run(["sh", "-c", _PACK, str(archive), str(target), str(files.time), mode], timeout=_SECONDS)
     archive.unlink()
 
 
