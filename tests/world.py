@@ -90,6 +90,8 @@ def world(state: Path) -> Iterator[World]:
             *(f"-n {host} link set eth0 up", f"-n {rest} link set eth0 up"),
             f"-n {host} route add default via {ROUTER}",
         )
+        # A new namespace begins with what the machine that runs the tests has set, as Docker does.
+        within(host, lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("0", encoding="ascii"))
         for address in (PUBLIC, OTHER_PUBLIC, PRIVATE, METADATA):
             stack.enter_context(_http(within(rest, functools.partial(_listen, address)), address))
         stack.enter_context(_http(within(host, functools.partial(_listen, "0.0.0.0")), "host"))  # noqa: S104 in a namespace

@@ -51,6 +51,8 @@ class Serials:
             return
         make_private(self._directory)
         with lock_within(self._directory / ".lock", _LOCK_SECONDS):
+            for staged in self._directory.glob(f".{FILE}.*"):  # of a process that died here
+                staged.unlink()
             names = self._read()
             known = names.setdefault(name, {})
             known[signature.key] = max(known.get(signature.key, 0), signature.serial)

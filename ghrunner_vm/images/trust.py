@@ -77,7 +77,7 @@ def tell_once(settings: Settings, tell: Callable[[str], None]) -> None:
     )
     with contextlib.suppress(OSError):  # then it is told again
         make_private(told.parent)
-        files.write_atomically(told, b"")
+        told.touch(mode=0o600)
 
 
 def _directory(settings: Settings) -> Path:

@@ -68,4 +68,4 @@ def test_a_qemu_that_does_not_do_is_refused_before_anything_is_made(
         assert run.wait_exit() == ExitCode.PERMANENT
     assert f"qemu-system-aarch64 {words}" in run.lines[-1].message
     assert "qemu-system-arm" in str(run.lines[-1].facts["resolution"])
-    assert (run.steps, lab.runs) == ([None], [])
+    assert (set(run.steps), lab.runs) == ({None}, [])

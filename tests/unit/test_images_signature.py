@@ -275,6 +275,14 @@ def test_an_older_serial_is_refused_once_a_newer_one_was_used(tmp_path: Path) ->
     assert host.check(another, signed(1)) is not None
 
 
+def test_what_a_killed_process_staged_goes(tmp_path: Path) -> None:
+    host = Trust((KEY.public,), Serials(tmp_path / "trust"))
+    host.remember("ubuntu", host.check(MANIFEST, signed(10)))
+    (tmp_path / "trust" / f".{FILE}.0123abcd").touch()
+    host.remember("ubuntu", host.check(MANIFEST, signed(11)))
+    assert {path.name for path in (tmp_path / "trust").iterdir()} == {FILE, ".lock"}
+
+
 def test_what_is_only_looked_at_is_not_remembered(tmp_path: Path) -> None:
     host = Trust((KEY.public,), Serials(tmp_path / "trust"))
     host.check(MANIFEST, signed(9))
