@@ -56,6 +56,7 @@ class Shell:
         storage.write_text(f'[storage]\ndriver = "vfs"\n{places}', encoding="utf-8")
         # The tests may run in a container themselves.
         self.environment = {"CONTAINERS_STORAGE_CONF": str(storage), "BUILDAH_ISOLATION": "chroot"}
+        self._own = {"HOME": str(directory), "GHVM_IMAGES_CACHE_DIR": str(directory / "cache")}
 
     def ghvm(self, *words: str) -> str:
         """What a command prints; it must end well."""
@@ -66,7 +67,7 @@ class Shell:
             text=True,
             check=False,
             timeout=_BUILD_SECONDS,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.directory), **self.environment},
+            env={"PATH": os.environ["PATH"], **self._own, **self.environment},
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

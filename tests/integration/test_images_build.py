@@ -36,6 +36,7 @@ class Build:
         words = ("images", "build", "--from-tar", str(tar), "--name", "it", "--runner", str(self._runner))
         argv = [sys.executable, "-m", "ghrunner_vm", *words, "--arch", "x86_64", "--size", "64M", *flags]
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home)}
+        environment["GHVM_IMAGES_CACHE_DIR"] = str(self.home / "cache/images")
         return subprocess.Popen(argv, cwd=self.home, stderr=subprocess.PIPE, text=True, env=environment)
 
     def run(self, *flags: str, container: Container | None = None) -> tuple[int, str]:

@@ -192,6 +192,7 @@ def machine(files: Files) -> Files:
     tar = Container().machine().add(".dockerenv").add("etc/resolv.conf").add("etc/hosts", b"172.17.0.2 x\n")
     tar.add("proc", type=tarfile.DIRTYPE).add("proc/1").add("dev/null", type=tarfile.CHRTYPE).add("run/lock/it")
     tar.add("etc/ssh/ssh_host_rsa_key", b"secret").add("etc/ssh/sshd_config")
+    tar.add("opt/actions-runner/.credentials", b"secret")
     tarred.read(tar.tar(), files, keep=outfit.belongs)
     return files
 
@@ -210,6 +211,7 @@ def test_a_machine_is_fitted_out(machine: Files) -> None:
     assert machine.names("proc") == machine.names("dev") == machine.names("run") == []
     assert not machine.has(".dockerenv")
     assert machine.names("etc/ssh") == ["sshd_config"]
+    assert not machine.has("opt/actions-runner/.credentials")
 
 
 def test_the_runners_user_is_added_once(machine: Files) -> None:

@@ -10,6 +10,7 @@ from ghrunner_vm.images.build.tree import Node, Tree, directory, symlink
 from ghrunner_vm.units import format_size
 
 _MAX_TEXT = 4 << 20
+_MAX_READ = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,13 @@ class Files:
         return self.tree.find(path) is not None
 
     def read(self, path: str) -> bytes | None:
-        """The content of a file, links followed; None if there is no file there."""
+        """The content of a file, links followed; None if there is no file there. Raises UsageError for a huge one."""
         node = self.tree.find(path)
-        return b"".join(self.disk.read(node.content)) if node is not None and node.is_file else None
+        if node is None or not node.is_file:
+            return None
+        if node.content.size > _MAX_READ:
+            raise UsageError(f"/{path} of the image is too large: {format_size(node.content.size)}")
+        return b"".join(self.disk.read(node.content))
 
     def text(self, path: str) -> str:
         """The content of a file, in which other bytes than text stay what they are; empty if there is none.

@@ -108,7 +108,7 @@ def fit_out(files: Files, configuration: Configuration) -> Owner:
     for unit in _MASKED:
         files.link(f"{_UNITS}/{unit}", "/dev/null")
     _start_on_demand(files)
-    _forget_host_keys(files)
+    _forget_secrets(files)
     owner = users.add_runner(files)
     files.give(RUNNER_ROOT, owner)
     environment = "".join(f"{one}\n" for one in configuration.environment if "\n" not in one)
@@ -146,8 +146,10 @@ def _start_on_demand(files: Files) -> None:
         files.link(f"{_UNITS}/sockets.target.wants/docker.socket", f"{_DISTRIBUTIONS}/docker.socket")
 
 
-def _forget_host_keys(files: Files) -> None:
-    """Each machine makes its own: those of an image are everybody's."""
+def _forget_secrets(files: Files) -> None:
+    """Host keys, of which each machine makes its own, and the registration of a runner: an image's are everybody's."""
+    for name in (".runner", ".credentials", ".credentials_rsaparams"):
+        files.tree.remove(f"{RUNNER_ROOT}/{name}")
     for name in files.names("etc/ssh"):
         if name.startswith("ssh_host_"):
             files.tree.remove(f"etc/ssh/{name}")
