@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ghrunner_vm import config, files
+from ghrunner_vm import config
 from ghrunner_vm.config import Settings
 from ghrunner_vm.images.errors import ImageUntrusted
 from ghrunner_vm.images.keys import PublicKey
