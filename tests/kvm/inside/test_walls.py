@@ -19,6 +19,8 @@ from tests.kvm.inside import SECONDS
 from tests.lab import GHVM, Lab
 from tests.world import HOST, METADATA, PRIVATE, PUBLIC, World, world
 
+_DISK = "300M"
+"""Two of them are promised at once, on a host whose own disk is small."""
 _FORBIDDEN = {
     "the host's address": HOST,
     "the host's end of the way out": "198.18.0.1",
@@ -63,7 +65,7 @@ def gate(here: World) -> Iterator[Gate]:
 def test_a_hostile_guest_reaches_the_internet_and_nothing_else(walled: Lab, here: World, gate: Gate) -> None:
     """It has root, another guest beside it, and floods whatever leads to the host."""
     to_gate = ("--egress-allow", f"127.0.0.1:{gate.port}")
-    with walled.run(*to_gate, image=guests.ROOT) as beside:
+    with walled.run(*to_gate, image=guests.ROOT, root_disk=_DISK) as beside:
         walled.job(f"setsid nc -l -p 80 >/dev/null 2>&1 & {gate.command}")
         gate.wait_reached(SECONDS)
         (other,) = walled.machines
@@ -73,7 +75,7 @@ def test_a_hostile_guest_reaches_the_internet_and_nothing_else(walled: Lab, here
         places = [PUBLIC, "public.example", loopback, neighbour, *_FORBIDDEN.values()]
         tries = [hostile.TRY, *(f"try {place}" for place in places), hostile.ADDRESS_GAMES]
         takes = [hostile.LEAVE_AT_THE_END, hostile.TAKE_THE_CHANNEL, hostile.CLAIMS, hostile.FLOOD_THE_CHANNEL]
-        with walled.run(image=guests.ROOT, timeout_seconds=250) as run:
+        with walled.run(image=guests.ROOT, root_disk=_DISK, timeout_seconds=250) as run:
             job = walled.job("\n".join([*tries, *takes, hostile.FLOOD_THE_CONSOLE_A_LITTLE]))
             run.wait("channel-closed", SECONDS)
             (qemu,) = set(walled.machines) - {other}
