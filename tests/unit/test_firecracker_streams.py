@@ -30,6 +30,9 @@ def answering(path: Path, answer: bytes) -> Iterator[list[bytes]]:
                 with came:
                     asked.append(came.recv(4096))
                     came.sendall(answer)
+                    came.shutdown(socket.SHUT_WR)
+                    while came.recv(4096):  # the rest of the request, whose sender must not find nobody
+                        continue
 
         thread = threading.Thread(target=serve)
         thread.start()

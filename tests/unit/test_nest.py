@@ -1,5 +1,6 @@
 """Where a jailer makes its jail: what is there, what it can do with it, and what is left of it."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ghrunner_vm import process
+from ghrunner_vm.clock import SYSTEM
 from ghrunner_vm.vm.cell.command import Nest, in_nest
 from ghrunner_vm.vm.cell.main import COMPLAINT
 from tests.harness import wait_gone
@@ -104,8 +106,10 @@ def test_what_cannot_be_made_is_told(nest: Nest, output: int, tmp_path: Path) ->
 
 def _awaited(child: process.Child) -> int:
     """The sleeper below it, once it sleeps."""
-    while child.poll() is None:
+    deadline = SYSTEM.monotonic() + _SECONDS
+    while child.poll() is None and SYSTEM.monotonic() < deadline:
         for pid in process.lowest(child.pid):
-            if Path(f"/proc/{pid}/comm").read_text() == "sleep\n":
-                return pid
-    raise AssertionError("it has ended")
+            with contextlib.suppress(OSError):  # it has just ended
+                if Path(f"/proc/{pid}/comm").read_text() == "sleep\n":
+                    return pid
+    raise AssertionError("nothing sleeps below it")
