@@ -95,7 +95,7 @@ def test_of_two_at_once_one_is_killed_and_nothing_of_it_is_left(lab: Lab) -> Non
 
 
 def test_docker_has_its_own_layers_on_the_scratch_disk(lab: Lab) -> None:
-    with lab.run(ram="640M", cpu_cores=2) as run:
+    with lab.run(ram="640M") as run:
         job = lab.job(_DOCKER)
         assert run.wait_exit(SECONDS + 80) == ExitCode.OK, run.transcript()
     assert lab.finished(job).log == ["overlay2", "ext2/ext3", "hello from a container"]
