@@ -58,6 +58,11 @@ def tail(path: Path, limit: int) -> bytes:
     return content
 
 
+def last_words(path: Path, limit: int = 8192) -> str:
+    """The same as text, for a person."""
+    return tail(path, limit).decode(errors="replace").strip()
+
+
 def _end(path: Path, limit: int) -> bytes:
     descriptor = open_plain(path) if limit > 0 else None
     if descriptor is None:

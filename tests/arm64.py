@@ -6,15 +6,14 @@ Made from the distribution's packages without root, and without executing anythi
 import hashlib
 import platform
 import shutil
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
 from ghrunner_vm import process
-from ghrunner_vm.files import lock
 from ghrunner_vm.images.build import cpio, modules
 from ghrunner_vm.simulator.tiny import image, packages
 from ghrunner_vm.simulator.tiny.apt import Apt, apt
+from tests.kept import once
 
 TINY = image.name("aarch64")
 PLAIN = "ghvm-arm64-plain"
@@ -35,16 +34,14 @@ _SECONDS = 60.0
 def build(cache: Path) -> Path:
     """A directory with both, to be served. Safe to call from several processes at once."""
     tiny = image.build(cache, "aarch64")
-    with lock(cache / "arm64.lock"):
-        source = apt("aarch64", cache)
-        target = cache / f"arm64-{_fingerprint(tiny)}"
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".arm64-") as work:
-                images = Path(work) / "images"
-                shutil.copytree(tiny, images)
-                _plain(source, Path(work), images / f"{PLAIN}.qcow2")
-                images.rename(target)
-    return target
+
+    def make(work: Path) -> Path:
+        images = work / "images"
+        shutil.copytree(tiny, images)
+        _plain(apt("aarch64", cache), work, images / f"{PLAIN}.qcow2")
+        return images
+
+    return once(cache, "arm64", _fingerprint(tiny), make)
 
 
 def _plain(source: Apt, work: Path, target: Path) -> None:

@@ -3,17 +3,16 @@
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from ghrunner_vm import process
-from ghrunner_vm.files import lock
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.simulator.tiny import image
 from ghrunner_vm.simulator.tiny.apt import apt
 from tests.integration.images_site import COMMIT, Site
+from tests.kept import once
 
 TINY = image.NAME
 ROOT = "ghvm-root"
@@ -54,13 +53,12 @@ _SECONDS = 60.0
 def build(cache: Path) -> Path:
     """A directory with all of them, to be served. Safe to call from several processes at once."""
     tiny = image.build(cache)
-    target = cache / f"tests-{_fingerprint(tiny)}"
-    with lock(cache / "tests.lock"):
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".tests-") as work:
-                _build(tiny, Path(work))
-                (Path(work) / "images").rename(target)
-    return target
+
+    def make(work: Path) -> Path:
+        _build(tiny, work)
+        return work / "images"
+
+    return once(cache, "tests", _fingerprint(tiny), make)
 
 
 def offer(

@@ -100,6 +100,16 @@ class GhvmRun:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def die(self, *others: int) -> None:
+        """SIGKILL; these processes, which live by it, end as well."""
+        with contextlib.ExitStack() as stack:
+            pidfds = [os.pidfd_open(pid) for pid in others]
+            for pidfd in pidfds:
+                stack.callback(os.close, pidfd)
+            self.send(signal.SIGKILL)
+            for pidfd in pidfds:
+                wait_gone(pidfd)
+
     def transcript(self) -> str:
         return "\n".join(f"{line.step or '-'}: {line.message}" for line in self._lines)
 

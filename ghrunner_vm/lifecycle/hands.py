@@ -1,13 +1,14 @@
 """What the driver does to the world, whatever the image."""
 
 import asyncio
+from abc import ABC, abstractmethod
 
 from ghrunner_vm.lifecycle.events import Event
 from ghrunner_vm.lifecycle.registration import Registration
 from ghrunner_vm.vm.base import VirtualMachine
 
 
-class CommonHands:
+class CommonHands(ABC):
     """The part of driver.Hands that no image changes; the kinds of images add how they are started and stopped."""
 
     def __init__(self, machine: VirtualMachine, registration: Registration) -> None:
@@ -20,9 +21,9 @@ class CommonHands:
         """See driver.Hands."""
         return await self._registration.mint()
 
+    @abstractmethod
     async def send_start(self) -> None:
         """See driver.Hands."""
-        raise NotImplementedError
 
     async def deregister(self) -> Event:
         """See driver.Hands."""

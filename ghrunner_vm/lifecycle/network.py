@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from ghrunner_vm.connections import listen
 from ghrunner_vm.errors import InfrastructureError, PermanentError
 from ghrunner_vm.network import addresses
-from ghrunner_vm.network.wall import LOOPBACK, Building, Refusals, Wall, wall
+from ghrunner_vm.network.wall import Building, Refusals, Wall, wall
 from ghrunner_vm.threads import in_daemon_thread
 from ghrunner_vm.vm.base import Network, TapNetwork, UserNetwork, VirtualMachine
 
@@ -104,8 +105,7 @@ class Open:
         self.attached = attached
 
     def oneshot(self) -> tuple[socket.socket, str]:
-        listening = socket.create_server((LOOPBACK, 0))
-        listening.setblocking(False)
+        listening = listen()
         return listening, f"{addresses.GATEWAY}:{listening.getsockname()[1]}"
 
     async def forward_ssh(self, machine: VirtualMachine) -> int:

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from ghrunner_vm import process, runs
-from ghrunner_vm.errors import GhvmError, InfrastructureError, PermanentError, told
+from ghrunner_vm.errors import GhvmError, InfrastructureError, told
 from ghrunner_vm.files import lock, shared_lock
 from ghrunner_vm.github.models import Sight
-from ghrunner_vm.images import ageing
 from ghrunner_vm.images.manifest import Manifest
 from ghrunner_vm.images.store import LeasedImage
 from ghrunner_vm.ledger import Ledger
 from ghrunner_vm.lifecycle import disks, learning
 from ghrunner_vm.lifecycle import events as ev
+from ghrunner_vm.lifecycle.acceptance import Acceptance
 from ghrunner_vm.lifecycle.admission import admit
 from ghrunner_vm.lifecycle.agent import AgentImage, Handover
 from ghrunner_vm.lifecycle.contract import Contract
@@ -46,7 +46,6 @@ from ghrunner_vm.network.wall import Refusals
 from ghrunner_vm.record import MachineRecord, ProcessRecord, RunRecord
 from ghrunner_vm.ring import Ring, tail
 from ghrunner_vm.runs import RunDirectory
-from ghrunner_vm.spec import Spec
 from ghrunner_vm.threads import in_daemon_thread
 from ghrunner_vm.units import format_seconds
 from ghrunner_vm.vm.base import Accelerator, VirtualMachine, VmDescription
@@ -101,7 +100,7 @@ class _Session:
         self._teller = Teller(self._id, tell, means.clock)
         self._abandoned = asyncio.Event()
         self._cancelled = False
-        self._newest: str | None = None
+        self._accept = Acceptance(plan.spec, plan.runner_max_age_days, means.clock, means.newest_runner)
         self.driver = Driver(plan.policy, self._observe)
 
     @property
@@ -201,19 +200,6 @@ class _Session:
         facts = {} if by is None else {"key": by.key, "serial": by.serial}
         self._tell("image", f"image {name} {commit[:12]} verified{signed}", image=name, commit=commit, **facts)
         return image
-
-    def _accept(self, manifest: Manifest) -> ageing.Runner:
-        """The runner in an image that this run can boot. Blocks for as long as GitHub takes to tell of newer ones."""
-        _check_image(manifest, self._plan.spec)
-        most, today = self._plan.runner_max_age_days, self._means.clock.today()
-        runner = ageing.runner(manifest, today, most, self._newest_runner)
-        ageing.require_young(runner, most)
-        return runner
-
-    def _newest_runner(self) -> str | None:
-        if self._newest is None:
-            self._newest = self._means.newest_runner()
-        return self._newest
 
     async def _enter(self, resource: contextlib.AbstractContextManager[T]) -> T:
         # Verifying an image or making a disk may take a while, so it happens beside the loop; leaving is quick.
@@ -393,18 +379,4 @@ class _Session:
             since=now,
             created=now,
             ssh_port=self._plan.ssh_port,
-        )
-
-
-def _check_image(manifest: Manifest, spec: Spec) -> None:
-    if manifest.arch is not None and manifest.arch != spec.arch:
-        raise PermanentError(
-            f"The image {manifest.name} is made for {manifest.arch}, the spec says {spec.arch}",
-            resolution='Change "arch" or "image" in the spec.',
-        )
-    if spec.engine not in manifest.engine:
-        raise PermanentError(
-            f"The image {manifest.name} is not made for the engine {spec.engine}",
-            details=f"It is for {' and '.join(manifest.engine)}.",
-            resolution=f'Build it with --engine {spec.engine}, or change "engine" in the spec.',
         )

@@ -20,8 +20,9 @@ from ghrunner_vm.ring import Ring
 from ghrunner_vm.runs import RunDirectory
 from ghrunner_vm.vm.base import EndReason
 
-_LINE = 4096
 _QUIET = (EndReason.POWERED_OFF, EndReason.LEFT)
+"""Ends that need no words."""
+_LINE = 4096
 """Letters of the guest's lines that are passed on: a guest fills the memory where narration waits for its reader."""
 _DESTINATIONS = 20
 """Refused destinations that are told, and kept in the record."""

@@ -11,9 +11,10 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from ghrunner_vm.connections import serve_connections
 from ghrunner_vm.network import dns_message
 from ghrunner_vm.network.dns_message import AAAA, INTERNET, Answer, Code, Malformed, Query, Question
-from ghrunner_vm.network.relay import Sparing, Tell, serve_connections
+from ghrunner_vm.network.relay import Sparing, Tell
 
 PORT = 53
 RESOLV_CONF = Path("/etc/resolv.conf")

@@ -1,16 +1,13 @@
 """TCP connections between the guest and the host's loopback, without a route from the one to the other."""
 
 import asyncio
-import functools
 import resource
 import socket
-import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-from ghrunner_vm.errors import GhvmError
+from ghrunner_vm.connections import LOOPBACK, exchange, serve_connections
 from ghrunner_vm.network import addresses
 
-LOOPBACK = "127.0.0.1"
 SSH = (str(addresses.GUEST), 22)
 
 _SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h
@@ -18,12 +15,9 @@ _SOCKADDR_BYTES = 16
 _CONNECTIONS = 512
 _FORWARDED = 32
 _CONNECT_SECONDS = 5.0
-_CHUNK = 64 * 1024
-_PAUSE_SECONDS = 0.1
 _TOLD = 20
 
 Tell = Callable[[str], None]
-Serve = Callable[[socket.socket], Awaitable[None]]
 
 
 class Sparing:
@@ -73,7 +67,7 @@ async def serve_relay(
             except OSError:
                 sparing(f"the guest may reach port {port} of this host's loopback, but nobody answers there")
                 raise
-            await _exchange(guest, service)
+            await exchange(guest, service)
 
     await serve_connections(listening, min(connections, _affordable()), one)
 
@@ -93,58 +87,9 @@ async def forward(
     async def one(client: socket.socket) -> None:
         with connect() as guest:
             await _connect(guest, to, connect_seconds)
-            await _exchange(client, guest)
+            await exchange(client, guest)
 
     await serve_connections(listening, _FORWARDED, one)
-
-
-async def serve_connections(listening: socket.socket, most: int, serve: Serve) -> None:
-    """Serve each connection to a non-blocking socket in a task of its own, and close it after that, until cancelled.
-
-    It is reset if there are too many, or if `serve` raises OSError or GhvmError.
-    """
-    serving: set[asyncio.Task[None]] = set()
-    async with asyncio.TaskGroup() as group:
-        while True:
-            connection = await _accept(listening)
-            if len(serving) >= most:
-                reset(connection)
-                continue
-            task = group.create_task(_serve_one(connection, serve))
-            serving.add(task)
-            task.add_done_callback(serving.discard)
-            # Not in the task itself: one that is cancelled before it begins does nothing.
-            task.add_done_callback(functools.partial(_close, connection))
-
-
-def reset(connection: socket.socket) -> None:
-    """Close a connection such that its peer cannot take what it got for all there is."""
-    if connection.fileno() >= 0:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.close()
-
-
-async def _serve_one(connection: socket.socket, serve: Serve) -> None:
-    try:
-        await serve(connection)
-    except (OSError, GhvmError):
-        reset(connection)
-
-
-def _close(connection: socket.socket, _task: asyncio.Task[None]) -> None:
-    connection.close()
-
-
-async def _accept(listening: socket.socket) -> socket.socket:
-    while True:
-        await asyncio.sleep(0)  # accepting does not wait while there is more
-        try:
-            connection, _ = await asyncio.get_running_loop().sock_accept(listening)
-        except OSError:
-            # It is gone already, or we have no descriptor left for it: accept(2) says to try again.
-            await asyncio.sleep(_PAUSE_SECONDS)
-        else:
-            return connection
 
 
 def _affordable() -> int:
@@ -156,23 +101,3 @@ def _affordable() -> int:
 async def _connect(sock: socket.socket, address: tuple[str, int], seconds: float) -> None:
     async with asyncio.timeout(seconds):
         await asyncio.get_running_loop().sock_connect(sock, address)
-
-
-async def _exchange(one: socket.socket, other: socket.socket) -> None:
-    """Until both have said that they are at their end. If one breaks, so does the other."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_pour(one, other))
-            group.create_task(_pour(other, one))
-    except* OSError:
-        reset(one)
-        reset(other)
-
-
-async def _pour(source: socket.socket, target: socket.socket) -> None:
-    """No more is read than was taken at the other side."""
-    loop = asyncio.get_running_loop()
-    while data := await loop.sock_recv(source, _CHUNK):
-        await loop.sock_sendall(target, data)
-        await asyncio.sleep(0)  # neither of them waits while there is more
-    target.shutdown(socket.SHUT_WR)

@@ -1,6 +1,5 @@
 """The network of one guest: a namespace of its own, a network card, filters, and what is served to the guest there."""
 
-import asyncio
 import contextlib
 import functools
 import json
@@ -11,8 +10,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from ghrunner_vm.connections import LOOPBACK, beside, listen
 from ghrunner_vm.egress import Egress
-from ghrunner_vm.errors import InfrastructureError
 from ghrunner_vm.network import addresses, rules, slirp, uplink
 from ghrunner_vm.network.dhcp import Lease, serve_dhcp
 from ghrunner_vm.network.dns import Upstream, serve_dns
@@ -21,7 +20,6 @@ from ghrunner_vm.network.namespace import Namespace, namespace
 from ghrunner_vm.network.relay import forward, serve_relay
 from ghrunner_vm.network.uplink import Host, Way
 
-LOOPBACK = "127.0.0.1"
 _ANY = "0.0.0.0"  # noqa: S104 of a namespace, by one device
 _DHCP_PORT = 67
 _DNS_PORT = 53
@@ -108,16 +106,8 @@ class Wall:
 
         Raises InfrastructureError.
         """
-        try:
-            listening = socket.create_server((LOOPBACK, port))
-        except OSError as error:
-            brief = f"Port {port} of this host's loopback is taken" if port else "No port could be opened"
-            raise InfrastructureError(
-                brief, details=error.strerror, resolution="Choose another --ssh-port, or leave it out."
-            ) from error
-        listening.setblocking(False)
-        self._ports.enter_context(listening)
-        await self._ports.enter_async_context(_beside(functools.partial(forward, listening, self._inside.tcp)))
+        listening = self._ports.enter_context(listen(port))
+        await self._ports.enter_async_context(beside(forward(listening, self._inside.tcp)))
         return int(listening.getsockname()[1])
 
     def refusals(self) -> Refusals:
@@ -152,7 +142,7 @@ async def wall(building: Building, trouble: Tell) -> AsyncIterator[Wall]:
         names = Names(building.egress, functools.partial(inside.run, ["nft", "-f", "-"]))
         relays = Relays(building.egress)
         for service in _services(inside, way, building, names, relays, trouble, stack):
-            await stack.enter_async_context(_beside(service, trouble))
+            await stack.enter_async_context(beside(_told(service, trouble)))
         ports = await stack.enter_async_context(contextlib.AsyncExitStack())
         yield Wall(inside, tap, way.mtu, names, relays, ports)
 
@@ -210,23 +200,12 @@ def _lease(mtu: int) -> Lease:
     return Lease(addresses.GUEST, addresses.GATEWAY, addresses.NAME_SERVER, mtu=mtu, mac=mac)
 
 
-@contextlib.asynccontextmanager
-async def _beside(service: Service, trouble: Tell | None = None) -> AsyncIterator[None]:
-    """Run a service beside the block. One that fails is told: the guest is the worse for it, its job may go on."""
-
-    async def serve() -> None:
-        try:
-            await service()
-        except Exception as error:  # noqa: BLE001 a service for the guest is no reason to end its job
-            if trouble is not None:
-                trouble(f"a service for the guest's network has failed: {error!r}")
-
-    task = asyncio.create_task(serve())
+async def _told(service: Service, trouble: Tell) -> None:
+    """Run a service. One that fails is told: the guest is the worse for it, its job may go on."""
     try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
+        await service()
+    except Exception as error:  # noqa: BLE001 a service for the guest is no reason to end its job
+        trouble(f"a service for the guest's network has failed: {error!r}")
 
 
 Element = tuple[tuple[str, str, int], int]

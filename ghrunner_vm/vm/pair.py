@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
 
 from ghrunner_vm.ring import Ring
 
@@ -25,18 +24,8 @@ class Pair:
         self.theirs.close()
 
 
-@contextlib.asynccontextmanager
-async def kept(stream: socket.socket, log: Ring) -> AsyncIterator[None]:
-    """Write what comes out of `stream` to `log`, beside the block."""
-
-    async def keep() -> None:
-        while data := await asyncio.get_running_loop().sock_recv(stream, _LOG_BYTES):
-            with contextlib.suppress(OSError):
-                log.write(data)
-
-    task = asyncio.create_task(keep())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
+async def keep(stream: socket.socket, log: Ring) -> None:
+    """Write what comes out of `stream` to `log`, until its end."""
+    while data := await asyncio.get_running_loop().sock_recv(stream, _LOG_BYTES):
+        with contextlib.suppress(OSError):
+            log.write(data)

@@ -11,9 +11,9 @@ import shlex
 from pathlib import Path
 
 from ghrunner_vm import process
-from ghrunner_vm.files import lock
 from ghrunner_vm.images.build.builder import environment
 from tests.e2e import debian
+from tests.kept import once
 
 _HOST = platform.freedesktop_os_release()
 DISTRIBUTION = f"{_HOST['ID']}-{_HOST['VERSION_ID']}"
@@ -30,20 +30,14 @@ def base(cache: Path, dockerfile: str) -> Path:
     """
     sources, packages = debian.sources(), _packages(dockerfile)
     fingerprint = hashlib.sha256(repr((sources, packages)).encode()).hexdigest()[:16]
-    target = cache / f"base-{fingerprint}.tar"
-    cache.mkdir(parents=True, exist_ok=True)
-    with lock(cache / "base.lock"):
-        if not target.exists():
-            made = target.with_suffix(".part.tar")
-            options = [
-                "--variant=minbase",
-                f"--include={','.join(packages)}",
-                "--dpkgopt=path-exclude=/usr/share/doc/*",
-            ]
-            argv = ["mmdebstrap", *options, _HOST["VERSION_CODENAME"], str(made), *sources]
-            process.run(argv, timeout=_INSTALL_SECONDS, env={"INITRD": "No"})
-            made.rename(target)
-    return target
+
+    def make(work: Path) -> Path:
+        options = ("--variant=minbase", f"--include={','.join(packages)}", "--dpkgopt=path-exclude=/usr/share/doc/*")
+        argv = ["mmdebstrap", *options, _HOST["VERSION_CODENAME"], str(work / "base.tar"), *sources]
+        process.run(argv, timeout=_INSTALL_SECONDS, env={"INITRD": "No"})
+        return work / "base.tar"
+
+    return once(cache, "base", fingerprint, make)
 
 
 def offer(tar: Path, dockerfile: str, scratch: Path) -> None:

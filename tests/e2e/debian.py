@@ -7,13 +7,12 @@ the distribution and the mirror that this host's apt is configured with: Debian 
 import hashlib
 import platform
 import shlex
-import tempfile
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 from ghrunner_vm import process
-from ghrunner_vm.files import lock
+from tests.kept import once
 
 DIRECT = "debian-direct"
 """Takes the credential `gha-jitconfig`, and heeds `gha-inhibit-shutdown`."""
@@ -50,14 +49,12 @@ def build(cache: Path) -> Path:
     Safe to call from several processes at once: the second waits for the first.
     """
     mirrors = sources()
-    target = cache / f"debian-{_fingerprint(mirrors)}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with lock(cache / "debian.lock"):
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".debian-") as work:
-                _build(mirrors, Path(work))
-                (Path(work) / "images").rename(target)
-    return target
+
+    def make(work: Path) -> Path:
+        _build(mirrors, work)
+        return work / "images"
+
+    return once(cache, "debian", _fingerprint(mirrors), make)
 
 
 def _build(mirrors: list[str], work: Path) -> None:

@@ -14,6 +14,7 @@ import zstandard
 
 from ghrunner_vm.images.manifest import Artifact, Boot, Manifest, Role
 from ghrunner_vm.images.signing import SigningKey
+from tests.http_site import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WAIT_SECONDS = 30.0
@@ -184,13 +185,5 @@ def site() -> Iterator[Site]:
     """A running server on loopback."""
     mine = Site()
     handler = type("Handler", (_Handler,), {"site": mine})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        mine.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield mine
-        finally:
-            mine.release.set()
-            server.shutdown()
-            thread.join()
+    with serving(handler, mine.release) as mine.url:
+        yield mine

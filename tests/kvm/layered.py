@@ -3,16 +3,15 @@
 import hashlib
 import shutil
 import tarfile
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
 from click.testing import CliRunner
 
 from ghrunner_vm.cli import cli
-from ghrunner_vm.files import lock
 from ghrunner_vm.simulator import releases
 from tests.e2e import container
+from tests.kept import once
 
 NAME = "debian"
 _VERSION = "2.337.0"
@@ -29,13 +28,12 @@ def build(cache: Path) -> Path:
     templates = files("ghrunner_vm.images.build").joinpath("templates")
     dockerfile = templates.joinpath(f"{container.DISTRIBUTION}.Dockerfile").read_text(encoding="utf-8")
     base = container.base(cache, dockerfile)
-    target = cache / f"layered-{_fingerprint(base)}"
-    with lock(cache / "layered.lock"):
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".layered-") as work:
-                _build(base, Path(work))
-                (Path(work) / "images").rename(target)
-    return target
+
+    def make(work: Path) -> Path:
+        _build(base, work)
+        return work / "images"
+
+    return once(cache, "layered", _fingerprint(base), make)
 
 
 def _build(base: Path, work: Path) -> None:

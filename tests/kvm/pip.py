@@ -4,12 +4,11 @@ import hashlib
 import os
 import re
 import sys
-import tempfile
 import tomllib
 from pathlib import Path
 
 from ghrunner_vm import process
-from ghrunner_vm.files import lock
+from tests.kept import once
 
 _ROOT = Path(__file__).parents[2]
 _RUNS_TESTS = re.compile(r"pytest(-timeout)?\b(?!-)")
@@ -23,14 +22,12 @@ def wheelhouse(cache: Path) -> Path:
     """
     needs, python = _needs(), _python()
     fingerprint = hashlib.sha256(repr((needs, python)).encode()).hexdigest()[:16]
-    target = cache / f"wheels-{fingerprint}"
-    with lock(cache / "wheels.lock"):
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".wheels-") as work:
-                options = ("--only-binary=:all:", "--python-version", python, "--dest", f"{work}/wheels")
-                run("download", *options, *needs)
-                (Path(work) / "wheels").rename(target)
-    return target
+
+    def make(work: Path) -> Path:
+        run("download", "--only-binary=:all:", "--python-version", python, "--dest", f"{work}/wheels", *needs)
+        return work / "wheels"
+
+    return once(cache, "wheels", fingerprint, make)
 
 
 def build_wheel(into: Path) -> None:

@@ -7,13 +7,13 @@ distribution and the mirror that this host's apt is configured with: Debian 12 o
 import hashlib
 import platform
 import shlex
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ghrunner_vm import process
-from ghrunner_vm.files import lock
+from tests.e2e import debian
+from tests.kept import once
 from tests.kvm import pip
 
 TESTS_LABEL = "ghvm-tests"
@@ -76,15 +76,13 @@ def build(cache: Path) -> System:
 
     Safe to call from several processes at once: the second waits for the first.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    wheels, sources = pip.wheelhouse(cache), _sources()
-    target = cache / f"kvm-host-{_fingerprint(wheels, sources)}"
-    with lock(cache / "kvm-host.lock"):
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".kvm-host-") as work:
-                _build(wheels, sources, Path(work))
-                (Path(work) / "system").rename(target)
-    return System(target)
+    wheels, sources = pip.wheelhouse(cache), debian.sources()
+
+    def make(work: Path) -> Path:
+        _build(wheels, sources, work)
+        return work / "system"
+
+    return System(once(cache, "kvm-host", _fingerprint(wheels, sources), make))
 
 
 def _build(wheels: Path, sources: list[str], work: Path) -> None:
@@ -94,14 +92,6 @@ def _build(wheels: Path, sources: list[str], work: Path) -> None:
     process.run(["fakeroot", "sh", "-ec", _FORMAT, "sh", _DISK], timeout=_SECONDS, cwd=work)
     convert = ("qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", "-W")
     process.run([*convert, "disk.raw", "system/disk.qcow2"], timeout=_SECONDS, cwd=work)
-
-
-def _sources() -> list[str]:
-    """This host's own mirrors of its distribution; what others publish for it is left out."""
-    line = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
-    wanted = ["Created-By: Packages", f"Origin: {_DISTRIBUTION['ID'].capitalize()}", "Component: main"]
-    targets = process.run(["apt-get", "indextargets", "--format", line, *wanted], timeout=_SECONDS)
-    return sorted(set(targets.splitlines()))
 
 
 def _install(wheels: Path, sources: list[str], work: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ghrunner_vm.connections import beside
 from ghrunner_vm.errors import InfrastructureError
 from ghrunner_vm.vm.firecracker import vsock
 from ghrunner_vm.vm.firecracker.api import Api
@@ -124,7 +125,7 @@ def test_the_agent_is_found_once_it_listens(tmp_path: Path) -> None:
         with ours, theirs:
             async with (
                 guest(tmp_path / "s", refusals=3) as asked,
-                vsock.carried(str(tmp_path / "s"), 1024, theirs),
+                beside(vsock.carry(str(tmp_path / "s"), 1024, theirs)),
                 asyncio.timeout(_SECONDS),
             ):
                 loop = asyncio.get_running_loop()

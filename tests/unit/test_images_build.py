@@ -320,7 +320,7 @@ def test_a_program_is_looked_at_in_an_instant() -> None:
     assert time.process_time() - started < 5, "it copies what follows each header"
 
 
-@pytest.mark.parametrize("content", [b"\xfd7zXZ damaged", b"\x1f\x8b damaged", b"\x28\xb5\x2f\xfd damaged"])
+@pytest.mark.parametrize("content", [b"\xfd7zXZ\0 damaged", b"\x1f\x8b damaged", b"\x28\xb5\x2f\xfd damaged"])
 def test_a_damaged_module(content: bytes) -> None:
     with pytest.raises(UsageError, match="module ext4 is damaged"):
         modules.in_order({"ext4": content}.get)

@@ -8,9 +8,9 @@ import struct
 import pytest
 import zstandard
 
-from ghrunner_vm import process
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images.build.vmlinux import extract
+from ghrunner_vm.process import output
 
 ELF = b"\x7fELF" + b"the kernel itself " * 1000
 ARM = bytes(0x38) + b"ARM\x64" + b"the kernel itself " * 1000
@@ -18,8 +18,8 @@ ARM = bytes(0x38) + b"ARM\x64" + b"the kernel itself " * 1000
 
 def _lz4(content: bytes) -> bytes:
     """The format of old, by the program that the kernel's build uses."""
-    with process.streamed(["sh", "-c", 'printf %s "$0" | lz4 -l -c', content.decode()], patience=30) as output:
-        return output.read()
+    with output.streamed(["sh", "-c", 'printf %s "$0" | lz4 -l -c', content.decode()], patience=30) as stream:
+        return stream.read()
 
 
 PACKERS = {

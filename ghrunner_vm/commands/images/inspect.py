@@ -8,14 +8,12 @@ import click
 from ghrunner_vm import config
 from ghrunner_vm.clock import SYSTEM
 from ghrunner_vm.commands.images.list import cache_option
-from ghrunner_vm.commands.images.reference import resolve
+from ghrunner_vm.commands.images.reference import cache, resolve
 from ghrunner_vm.commands.options import state_option, trusted_keys_option
 from ghrunner_vm.config import Settings
 from ghrunner_vm.console import Console
-from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images import ageing
 from ghrunner_vm.images.inspection import Inspected, Standing, of_cache, of_file
-from ghrunner_vm.images.store import ImageStore
 from ghrunner_vm.images.trust import trust
 from ghrunner_vm.units import format_size
 
@@ -54,10 +52,7 @@ def inspect(reference: str, packages: bool, as_json: bool, **flags: object) -> N
 def _inspected(reference: str, settings: Settings) -> tuple[str | None, Inspected]:
     if "/" in reference or reference.endswith(".json"):
         return None, of_file(Path(reference), trust(settings))
-    directory = config.images_directory(settings)
-    if not directory.exists():
-        raise UsageError(f"there is no image cache {directory}")
-    store = ImageStore(directory, trust=trust(settings))
+    store = cache(settings)
     image = resolve(reference, store)
     return image.commit, of_cache(store, image.commit, image.name)
 

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+from ghrunner_vm import config
+from ghrunner_vm.config import Settings
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images.manifest import check_name
 from ghrunner_vm.images.store import ImageStore
+from ghrunner_vm.images.trust import trust
 from ghrunner_vm.suggest import did_you_mean
 
 
@@ -17,6 +20,14 @@ class Reference:
 
     def __str__(self) -> str:
         return f"{self.name} {self.commit[:12]}"
+
+
+def cache(settings: Settings) -> ImageStore:
+    """The cache, which is not made. Raises UsageError if there is none."""
+    directory = config.images_directory(settings)
+    if not directory.exists():
+        raise UsageError(f"there is no image cache {directory}")
+    return ImageStore(directory, trust=trust(settings))
 
 
 def resolve(text: str, store: ImageStore) -> Reference:

@@ -1,18 +1,14 @@
 """`ghvm images verify`: would this image be booted here?"""
 
-from pathlib import Path
-
 import click
 
 from ghrunner_vm import config
 from ghrunner_vm.commands.images.list import cache_option
-from ghrunner_vm.commands.images.reference import resolve
+from ghrunner_vm.commands.images.reference import cache, resolve
 from ghrunner_vm.commands.options import state_option, trusted_keys_option
 from ghrunner_vm.console import Console
 from ghrunner_vm.errors import UsageError
 from ghrunner_vm.images.signature import Signature
-from ghrunner_vm.images.store import ImageStore
-from ghrunner_vm.images.trust import trust
 
 
 @click.command()
@@ -34,7 +30,7 @@ def verify(reference: str, deep: bool, as_json: bool, **flags: object) -> None:
     """
     console = Console()
     settings = config.load(flags)
-    store = _store(config.images_directory(settings), settings)
+    store = cache(settings)
     if not store.trust.keys and not deep:
         raise UsageError(
             "no images-trusted-keys are set, so no signature can be verified",
@@ -52,12 +48,6 @@ def verify(reference: str, deep: bool, as_json: bool, **flags: object) -> None:
     serial = "" if signature is None else f", serial {signature.serial}"
     hashes = f"{len(files)} files read, all as in the manifest" if deep else f"{len(files)} files unchanged"
     console.result(f"{image}: signature {by}{serial}; {hashes}")
-
-
-def _store(directory: Path, settings: config.Settings) -> ImageStore:
-    if not directory.exists():
-        raise UsageError(f"there is no image cache {directory}")
-    return ImageStore(directory, trust=trust(settings))
 
 
 def _facts(signature: Signature | None) -> dict[str, object] | None:

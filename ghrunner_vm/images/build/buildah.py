@@ -17,6 +17,7 @@ from ghrunner_vm.images.build.builder import (
     ask,
     environment,
 )
+from ghrunner_vm.process import output
 
 # Every extended attribute, file capabilities among them, but not the host's SELinux labels. Sorted and without the
 # times of reading, so that the same files give the same archive. Not --sparse: not every reader knows it, and Docker
@@ -47,7 +48,7 @@ class Buildah:
     def build(self, recipe: Recipe, iidfile: Path, tell: Tell) -> None:
         """See Builder."""
         argv = ("buildah", "bud", "--iidfile", str(iidfile), *recipe.options)
-        process.narrated(argv, timeout=BUILD_SECONDS, tell=tell, env=environment())
+        output.narrated(argv, timeout=BUILD_SECONDS, tell=tell, env=environment())
 
     def config(self, image: str) -> ImageConfig:
         """See Builder."""
@@ -63,7 +64,7 @@ class Buildah:
         # An ordinary user's mounts, and the owners of the files, exist only in a namespace that buildah makes.
         inside = () if os.geteuid() == 0 else ("buildah", "unshare")
         argv = (*inside, "sh", "-euc", _EXPORT, "sh", container)
-        return process.streamed(argv, patience=PATIENCE_SECONDS, env={**environment(), "LC_ALL": "C"})
+        return output.streamed(argv, patience=PATIENCE_SECONDS, env={**environment(), "LC_ALL": "C"})
 
     def remove(self, container: str) -> None:
         """See Builder. This unmounts it as well."""

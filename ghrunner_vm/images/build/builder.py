@@ -77,7 +77,7 @@ class Builder(Protocol):
         """Make a container of this name that does not run."""
 
     def export(self, container: str) -> AbstractContextManager[BufferedReader]:
-        """Its files as a tar stream; see process.streamed."""
+        """Its files as a tar stream; see output.streamed."""
 
     def remove(self, container: str) -> None:
         """Remove a container, if there is one of this name."""

@@ -65,8 +65,6 @@ class Wanted:
     engines: Sequence[Engine]
     output: Path
     kernel: Path | None = None
-    time: int | None = None
-    """Given to what ghvm adds, in seconds since 1970; by default that of the newest file."""
 
 
 def build(
@@ -132,7 +130,7 @@ def _filled(
 ) -> Files:
     tree = Tree()
     found = tarred.read(tar, Files(tree, disk, 0), keep=outfit.belongs, progress=progress)
-    files = Files(tree, disk, found.newest if wanted.time is None else wanted.time)
+    files = Files(tree, disk, found.newest)
     outfit.check(files)
     owner = outfit.fit_out(files, configuration)
     with runner.path.open("rb") as tarball:

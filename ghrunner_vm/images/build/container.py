@@ -17,6 +17,7 @@ from ghrunner_vm.errors import GhvmError, InfrastructureError, UsageError
 from ghrunner_vm.images.build.buildah import Buildah
 from ghrunner_vm.images.build.builder import Builder, ImageConfig, Recipe
 from ghrunner_vm.images.build.docker import Docker
+from ghrunner_vm.process import output
 
 BUILDERS = ("docker", "podman", "buildah")
 """In the order in which they are tried."""
@@ -72,7 +73,7 @@ def exported(
     In the main thread SIGTERM and SIGHUP end it as Ctrl-C does. Raises UsageError, BuildFailed and InfrastructureError.
     """
     recipe = Recipe(context, _dockerfile(context, dockerfile), arch)
-    with process.interruptible(), contextlib.ExitStack() as stack:
+    with output.interruptible(), contextlib.ExitStack() as stack:
         image = _build(builder, recipe, narrate)
         stack.callback(_surely, lambda: builder.forget(image), narrate)
         config = _config(builder, image)

@@ -15,6 +15,7 @@ from ghrunner_vm.images.build.builder import (
     ask,
     environment,
 )
+from ghrunner_vm.process import output
 
 # Only a daemon, or a storage, that answers proves that they work; the client alone is not enough.
 _PROOF = {"docker": ("version", "--format", "{{.Server.Version}}"), "podman": ("info", "--format", "{{.Host.OS}}")}
@@ -42,7 +43,7 @@ class Docker:
         # Podman (seen in 4.3) ends at once at SIGTERM and leaves its working containers, but not when a step fails.
         # Docker's daemon removes them in any case.
         from_below = self.name == "podman"
-        process.narrated(argv, timeout=BUILD_SECONDS, tell=tell, env=environment(), from_below=from_below)
+        output.narrated(argv, timeout=BUILD_SECONDS, tell=tell, env=environment(), from_below=from_below)
 
     def config(self, image: str) -> ImageConfig:
         """See Builder."""
@@ -57,7 +58,7 @@ class Docker:
 
     def export(self, container: str) -> AbstractContextManager[BufferedReader]:
         """See Builder."""
-        return process.streamed((self.name, "export", container), patience=PATIENCE_SECONDS, env=environment())
+        return output.streamed((self.name, "export", container), patience=PATIENCE_SECONDS, env=environment())
 
     def remove(self, container: str) -> None:
         """See Builder."""

@@ -1,14 +1,10 @@
 """Kernel modules in the order in which they must be loaded."""
 
-import lzma
 import re
-import zlib
 from collections.abc import Callable, Iterable
-from io import BytesIO
-
-import zstandard
 
 from ghrunner_vm.errors import UsageError
+from ghrunner_vm.images.build.compression import Damaged, unpacked
 
 WANTED = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4", "button")
 """What a machine needs to find its disk, its network and its agent's channel, and to be told to power off."""
@@ -43,26 +39,16 @@ def _visit(find: Find, name: str, loaded: dict[str, bytes], above: tuple[str, ..
     file = find(name)
     if file is None:
         return
-    content = _opened(name, file)
+    content = _plain(name, file)
     match = _DEPENDS.search(content)
     for dependency in match[1].decode().split(",") if match and match[1] else ():
         _visit(find, dependency, loaded, (*above, name))
     loaded[name] = content
 
 
-def _opened(name: str, file: bytes) -> bytes:
+def _plain(name: str, file: bytes) -> bytes:
     try:
-        return _plain(file)
-    except (lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+        found = unpacked(file)
+    except Damaged as error:
         raise UsageError(f"The kernel's module {name} is damaged", details=str(error)) from error
-
-
-def _plain(content: bytes) -> bytes:
-    if content.startswith(b"\xfd7zXZ"):
-        return lzma.decompress(content)
-    if content.startswith(b"\x1f\x8b"):
-        return zlib.decompress(content, wbits=31)
-    if content.startswith(b"\x28\xb5\x2f\xfd"):
-        with zstandard.ZstdDecompressor().stream_reader(BytesIO(content)) as reader:
-            return reader.read()
-    return content
+    return file if found is None else found

@@ -4,18 +4,11 @@ On x86_64 that is the ELF file `vmlinux` in a bzImage (the kernel's arch/x86/boo
 which distributions compress as a whole (its arch/arm64/booting.rst).
 """
 
-import bz2
-import lzma
 import struct
-import tempfile
-import zlib
-from collections.abc import Callable, Mapping
-from typing import Protocol
 
-import zstandard
-
-from ghrunner_vm import process
 from ghrunner_vm.errors import UsageError
+from ghrunner_vm.images.build import compression
+from ghrunner_vm.images.build.compression import Damaged
 from ghrunner_vm.images.manifest import Arch
 
 _ELF = b"\x7fELF"
@@ -25,7 +18,6 @@ _VERSION_WITH_PAYLOAD = 0x208
 _SECTOR = 512
 _ARM_MAGIC_AT, _ARM_MAGIC = 0x38, b"ARM\x64"
 _SIZE_BYTES = 4
-_LZ4_SECONDS = 120.0
 
 
 def extract(image: bytes, arch: Arch) -> bytes:
@@ -43,15 +35,12 @@ def extract(image: bytes, arch: Arch) -> bytes:
 def _of_x86(image: bytes) -> bytes | None:
     if image.startswith(_ELF):
         return image
-    payload = _payload(image)
-    unpack = None if payload is None else _compression(payload)
-    kernel = b"" if payload is None or unpack is None else _unpacked(payload, unpack)
-    return kernel if kernel.startswith(_ELF) else None
+    kernel = _unpacked(_payload(image))
+    return kernel if kernel is not None and kernel.startswith(_ELF) else None
 
 
 def _of_arm(image: bytes) -> bytes | None:
-    unpack = _compression(image)
-    kernel = image if unpack is None else _unpacked(image, unpack)
+    kernel = _unpacked(image) or image
     return kernel if kernel[_ARM_MAGIC_AT:].startswith(_ARM_MAGIC) else None
 
 
@@ -69,52 +58,9 @@ def _payload(image: bytes) -> bytes | None:
     return payload if payload.startswith(b"\x1f\x8b") else payload[:-_SIZE_BYTES]
 
 
-Unpack = Callable[[bytes], bytes]
-
-
-def _compression(payload: bytes) -> Unpack | None:
-    return next((unpack for magic, unpack in _FORMATS.items() if payload.startswith(magic)), None)
-
-
-def _unpacked(payload: bytes, unpack: Unpack) -> bytes:
-    """What comes out; nothing if it is damaged."""
+def _unpacked(content: bytes | None) -> bytes | None:
+    """What comes out; None if that is nothing."""
     try:
-        return unpack(payload)
-    except (zlib.error, lzma.LZMAError, zstandard.ZstdError, process.CommandFailed, OSError, ValueError):
-        return b""
-
-
-class _Decompressor(Protocol):
-    """How Python's own and zstandard's look."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    def decompress(self, data: bytes, /) -> bytes: ...
-
-
-def _whole(decompressor: _Decompressor, payload: bytes) -> bytes:
-    content = decompressor.decompress(payload)
-    if not decompressor.eof:
-        raise ValueError("it ends early")
-    return content
-
-
-def _lz4(payload: bytes) -> bytes:
-    """By the program lz4, since its old format (magic 0x184C2102) is what the kernel uses, and libraries pass it by."""
-    process.require("lz4")
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(payload)
-        file.flush()
-        with process.streamed(["lz4", "-d", "-c", file.name], patience=_LZ4_SECONDS) as output:
-            return output.read()
-
-
-_FORMATS: Mapping[bytes, Unpack] = {
-    b"\x1f\x8b": lambda payload: _whole(zlib.decompressobj(wbits=31), payload),
-    b"\xfd7zXZ\0": lambda payload: _whole(lzma.LZMADecompressor(lzma.FORMAT_XZ), payload),
-    b"\x5d\0\0": lambda payload: _whole(lzma.LZMADecompressor(lzma.FORMAT_ALONE), payload),
-    b"BZh": lambda payload: _whole(bz2.BZ2Decompressor(), payload),
-    b"\x28\xb5\x2f\xfd": lambda payload: _whole(zstandard.ZstdDecompressor().decompressobj(), payload),
-    b"\x02\x21\x4c\x18": _lz4,
-}
+        return None if content is None else compression.unpacked(content)
+    except Damaged:
+        return None

@@ -9,6 +9,10 @@ import sys
 
 from ghrunner_vm.vm.cell import kernel, landlock, view
 
+TYPE_CHECKING = False  # neither typing nor collections is loaded for this
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 COMPLAINT = "ghvm cannot wall in the VMM: "
 _FAILED = 125
 _KNOWS_NETWORKS = 4  # Landlock of Linux 6.7: TCP; see landlock(7)
@@ -17,38 +21,40 @@ _SIGKILL, _SIGPIPE, _SIGXFSZ = 9, 13, 25
 
 def main() -> None:
     """Become what follows `--` in sys.argv, behind walls."""
+    become_behind(_wall_in)
+
+
+def become_behind(make: "Callable[[list[list[str]]], None]", first: "Sequence[str]" = ()) -> None:
+    """Become what follows `--` in sys.argv, or what `first` says with it, once `make` has made walls of the words."""
     split = sys.argv.index("--")
     words, command = [word.split("=", 1) for word in sys.argv[1:split]], sys.argv[split + 1 :]
     # Until the program sets its own: setpriv does once it has changed the user, which clears this one.
     kernel.prctl(kernel.PR_SET_PDEATHSIG, _SIGKILL)
     if ["parent", str(os.getppid())] not in words:
-        end("the run has ended already")  # before it could be asked for, so that no signal comes any more
+        _end("the run has ended already")  # before it could be asked for, so that no signal comes any more
     try:
-        limit(words)
-        _wall_in(words)
+        _limit(words)
+        make(words)
     except OSError as error:
-        end(f"{COMPLAINT}{told(error)}")
+        _end(f"{COMPLAINT}{_told(error)}")
     for number in (_SIGPIPE, _SIGXFSZ):
         kernel.default_signal(number)  # Python ignores them, and what is ignored stays so
     try:
-        kernel.become(command)
+        kernel.become([*first, *command])
     except OSError as error:
-        end(f"{command[0]}: {told(error)}")
+        _end(f"{(*first, *command)[0]}: {_told(error)}")
 
 
-def told(error: OSError) -> str:
-    """An error of the system in a few words."""
+def _told(error: OSError) -> str:
     return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
 
 
-def end(why: str) -> None:
-    """Say why there is nothing that this process could become."""
+def _end(why: str) -> None:
     sys.stderr.write(f"{why}\n")
     sys.exit(_FAILED)
 
 
-def limit(words: list[list[str]]) -> None:
-    """Set the limits among the words."""
+def _limit(words: list[list[str]]) -> None:
     for name, value in words:
         if name.isupper():
             number = getattr(resource, f"RLIMIT_{name}")

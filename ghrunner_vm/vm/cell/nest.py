@@ -10,10 +10,9 @@ All of the jail is in memory that only this mount namespace sees: with its last 
 # ruff: noqa: PTH103
 
 import os
-import sys
 
 from ghrunner_vm.vm.cell import kernel
-from ghrunner_vm.vm.cell.main import COMPLAINT, end, limit, told
+from ghrunner_vm.vm.cell.main import become_behind
 
 _APART = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 _SEALED = kernel.NO_SUID | kernel.NO_DEVICES | kernel.NO_PROGRAMS
@@ -22,24 +21,11 @@ _ROOM = "mode=755,size=64m,nr_inodes=1000"
 # The jailer changes the user, which clears a death signal; the first process of the namespace keeps it. Its end is the
 # end of all in the namespace. It waits for the jailer, so it must not become it.
 _FIRST = ("unshare", "--pid", "--fork", "--kill-child", "--", "sh", "-c", '"$@"; exit "$?"', "sh")
-_SIGKILL, _SIGPIPE, _SIGXFSZ = 9, 13, 25
 
 
 def main() -> None:
     """Run what follows `--` in sys.argv."""
-    split = sys.argv.index("--")
-    words, command = [word.split("=", 1) for word in sys.argv[1:split]], sys.argv[split + 1 :]
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, _SIGKILL)
-    if ["parent", str(os.getppid())] not in words:
-        end("the run has ended already")  # before it could be asked for, so that no signal comes any more
-    try:
-        _make(words)
-        limit(words)
-    except OSError as error:
-        end(f"{COMPLAINT}{told(error)}")
-    for number in (_SIGPIPE, _SIGXFSZ):
-        kernel.default_signal(number)
-    kernel.become([*_FIRST, *command])
+    become_behind(_make, _FIRST)
 
 
 def _make(words: list[list[str]]) -> None:

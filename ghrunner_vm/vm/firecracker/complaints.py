@@ -5,33 +5,29 @@ from collections.abc import Mapping
 
 from ghrunner_vm.errors import GhvmError, InfrastructureError, NotUpError, PermanentError
 from ghrunner_vm.vm.cell.main import COMPLAINT
+from ghrunner_vm.vm.complaints import Complaint, no_memory, understood
 
-_KNOWN: tuple[tuple[re.Pattern[str], type[GhvmError], str, str], ...] = (
-    (
+_KNOWN = (
+    Complaint(
         re.compile(f"^{re.escape(COMPLAINT)}(.*)", re.MULTILINE),
         PermanentError,
         "A jail for Firecracker cannot be made on this host",
         "Run ghvm as root with CAP_SYS_ADMIN, on Linux 5.12 or newer.",
     ),
-    (
-        re.compile(r"Cannot allocate memory|OutOfMemory|os error 12"),
-        InfrastructureError,
-        "This host has not enough memory for the virtual machine",
-        'Lower "ram" in the spec, or run fewer machines at once.',
-    ),
-    (
+    no_memory(r"Cannot allocate memory|OutOfMemory|os error 12"),
+    Complaint(
         re.compile(r"/dev/kvm|Error creating KVM object|KVM"),
         PermanentError,
         "Firecracker cannot use KVM",
         "Its host must be a machine with virtualization, or a virtual one with nested virtualization.",
     ),
-    (
+    Complaint(
         re.compile(r"Cannot load kernel|KernelLoader|Invalid Elf|kernel", re.IGNORECASE),
         PermanentError,
         "Firecracker cannot load the image's kernel",
         "Build the image anew with --engine firecracker.",
     ),
-    (
+    Complaint(
         re.compile(r"tap|TUNSETIFF|net::", re.IGNORECASE),
         InfrastructureError,
         "Firecracker cannot use the guest's network card",
@@ -69,11 +65,8 @@ def ended_by(code: int) -> str:
 
 def not_started(words: str, code: int | None) -> GhvmError:
     """The error for a Firecracker that ended before its guest's first instruction."""
-    for pattern, kind, brief, resolution in _KNOWN:
-        if pattern.search(words):
-            return kind(brief, details=words, resolution=resolution)
     silent = "It said nothing" if code is None else f"No message; {ended_by(code)}"
-    return NotUpError(
+    return understood(words, _KNOWN) or NotUpError(
         "Firecracker did not start the virtual machine",
         details=words or f"{silent}.",
         resolution="`ghvm --debug run …` shows the command line of its jailer.",

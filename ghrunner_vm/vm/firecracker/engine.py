@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ghrunner_vm import process, runs
 from ghrunner_vm.clock import SYSTEM
+from ghrunner_vm.connections import beside
 from ghrunner_vm.errors import GhvmError, InfrastructureError
-from ghrunner_vm.ring import Ring, tail
+from ghrunner_vm.ring import Ring, last_words
 from ghrunner_vm.threads import in_daemon_thread
 from ghrunner_vm.vm import scope
 from ghrunner_vm.vm.base import EndReason, TapNetwork, VirtualMachine, VmDescription, VmEnd
@@ -23,7 +24,7 @@ from ghrunner_vm.vm.firecracker.complaints import ended_by, not_started
 from ghrunner_vm.vm.firecracker.configuration import BASE, INITRD, KERNEL, SCRATCH, VSOCK, configuration
 from ghrunner_vm.vm.firecracker.room import until_full
 from ghrunner_vm.vm.limits import limits
-from ghrunner_vm.vm.pair import Pair, kept
+from ghrunner_vm.vm.pair import Pair, keep
 
 _START_SECONDS = 60.0
 _LOOK_SECONDS = 0.02
@@ -57,11 +58,11 @@ class FirecrackerEngine:
             child = stack.enter_context(process.start(argv, inherit=inherit, stderr=stderr, stdout=stdout))
             for pair in (console, words):
                 pair.theirs.close()  # so that Firecracker's end is the end of the stream
-            await stack.enter_async_context(kept(words.ours, log))
+            await stack.enter_async_context(beside(keep(words.ours, log)))
             pid = await _up(child, console.ours, log_file)
             agent.theirs.setblocking(False)
             guest = f"{_root(pid)}/{VSOCK}"
-            await stack.enter_async_context(vsock.carried(guest, vsock.AGENT_PORT, agent.theirs))
+            await stack.enter_async_context(beside(vsock.carry(guest, vsock.AGENT_PORT, agent.theirs)))
             ports = await stack.enter_async_context(contextlib.AsyncExitStack())
             machine = _FirecrackerMachine(child, pid, agent.ours, console.ours, log_file, ports)
             await stack.enter_async_context(_ended_when_full(description.overlay, machine))
@@ -111,7 +112,7 @@ async def _up(child: process.Child, console: socket.socket, log_file: Path) -> i
             except InfrastructureError:
                 break  # it has just ended
         await asyncio.sleep(_LOOK_SECONDS)
-    raise not_started(f"{_unread(console)}\n{_tail(log_file)}".strip(), code)
+    raise not_started(f"{_unread(console)}\n{last_words(log_file)}".strip(), code)
 
 
 def _unread(console: socket.socket) -> str:
@@ -130,15 +131,8 @@ async def _ended_when_full(scratch: int | None, machine: "_FirecrackerMachine") 
         await until_full(descriptor)
         machine.end_for(EndReason.DISK_FULL)
 
-    if scratch is None:
+    async with contextlib.nullcontext() if scratch is None else beside(watch(scratch)):
         yield
-        return
-    task = asyncio.create_task(watch(scratch))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 class _FirecrackerMachine:
@@ -196,8 +190,4 @@ class _FirecrackerMachine:
             return VmEnd(EndReason.LEFT)
         if self._reason is not None:
             return VmEnd(self._reason)
-        return VmEnd(EndReason.CRASHED, f"{ended_by(code)}\n{_tail(self._log_file)}".strip())
-
-
-def _tail(log_file: Path) -> str:
-    return tail(log_file, _LOG_BYTES).decode(errors="replace").strip()
+        return VmEnd(EndReason.CRASHED, f"{ended_by(code)}\n{last_words(self._log_file)}".strip())

@@ -5,14 +5,13 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 
-from ghrunner_vm.errors import InfrastructureError
+from ghrunner_vm.connections import beside, exchange, listen, serve_connections
 
 AGENT_PORT, SSH_PORT = 1024, 22
-_LOOPBACK = "127.0.0.1"
 _RETRY_SECONDS = 0.05
 _ANSWER_SECONDS = 10.0
 _ANSWER_BYTES = 32
-_PIECE = 64 * 1024
+_FORWARDED = 32
 
 
 async def connect(path: str, port: int) -> socket.socket:
@@ -43,49 +42,16 @@ async def _greeted(stream: socket.socket) -> None:
             raise ConnectionRefusedError("nothing listens in the guest")
 
 
-@contextlib.asynccontextmanager
-async def carried(path: str, port: int, ours: socket.socket) -> AsyncIterator[None]:
-    """Beside the block: connect to a port of the guest as soon as something listens there, and join it with `ours`.
-
-    `ours` is closed when the guest's stream ends.
-    """
-    task = asyncio.create_task(_carry(path, port, ours))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
-async def _carry(path: str, port: int, ours: socket.socket) -> None:
+async def carry(path: str, port: int, ours: socket.socket) -> None:
+    """Connect to a port of the guest as soon as something listens there, and join it with `ours`."""
     while True:
         try:
             stream = await connect(path, port)
             break
         except OSError:  # the guest boots; whether it takes too long is for others to say
             await asyncio.sleep(_RETRY_SECONDS)
-    await join(ours, stream)
-
-
-async def join(one: socket.socket, other: socket.socket) -> None:
-    """Carry what comes out of each stream into the other until one of them ends; then both are closed."""
-    pumps = [asyncio.create_task(_pump(one, other)), asyncio.create_task(_pump(other, one))]
-    try:
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.wait(pumps)
-        one.close()
-        other.close()
-
-
-async def _pump(source: socket.socket, target: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(OSError):
-        while data := await loop.sock_recv(source, _PIECE):
-            await loop.sock_sendall(target, data)
-            await asyncio.sleep(0)  # a guest that never stops must not keep the loop to itself
+    with stream:
+        await exchange(ours, stream)
 
 
 @contextlib.asynccontextmanager
@@ -94,32 +60,11 @@ async def forwarded(port: int, path: str, guest_port: int) -> AsyncIterator[int]
 
     Raises InfrastructureError if it is taken.
     """
-    try:
-        listening = socket.create_server((_LOOPBACK, port))
-    except OSError as error:
-        raise InfrastructureError(
-            f"Port {port} of this host's loopback is taken" if port else "No port could be opened",
-            details=error.strerror,
-            resolution="Choose another --ssh-port, or leave it out.",
-        ) from error
-    listening.setblocking(False)
-    with listening:
-        task = asyncio.create_task(_serve(listening, path, guest_port))
-        try:
+
+    async def one(came: socket.socket) -> None:
+        with await connect(path, guest_port) as stream:
+            await exchange(came, stream)
+
+    with listen(port) as listening:
+        async with beside(serve_connections(listening, _FORWARDED, one)):
             yield int(listening.getsockname()[1])
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
-
-
-async def _serve(listening: socket.socket, path: str, guest_port: int) -> None:
-    async with asyncio.TaskGroup() as connections:
-        while True:
-            came, _ = await asyncio.get_running_loop().sock_accept(listening)
-            came.setblocking(False)
-            connections.create_task(_answer(came, path, guest_port))
-
-
-async def _answer(came: socket.socket, path: str, guest_port: int) -> None:
-    with came, contextlib.suppress(OSError):
-        await join(came, await connect(path, guest_port))

@@ -4,21 +4,17 @@ import re
 
 from ghrunner_vm.errors import GhvmError, InfrastructureError, NotUpError, PermanentError
 from ghrunner_vm.vm.cell.main import COMPLAINT
+from ghrunner_vm.vm.complaints import Complaint, no_memory, understood
 
-_KNOWN: tuple[tuple[re.Pattern[str], type[GhvmError], str, str], ...] = (
-    (
+_KNOWN = (
+    Complaint(
         re.compile(r"Could not set up host forwarding rule '[^']*:(\d+)-"),
         InfrastructureError,
         "Port {0} of this host's loopback is taken",
         "Give another --ssh-port; two runs cannot share one.",
     ),
-    (
-        re.compile(r"cannot set up guest memory|Cannot allocate memory"),
-        InfrastructureError,
-        "This host has not enough memory for the virtual machine",
-        'Lower "ram" in the spec, or run fewer machines at once.',
-    ),
-    (
+    no_memory(r"cannot set up guest memory|Cannot allocate memory"),
+    Complaint(
         re.compile(r"Could not access KVM kernel module: (.*)|failed to initialize kvm: (.*)"),
         PermanentError,
         "QEMU may not use KVM",
@@ -44,13 +40,12 @@ def unconfined(words: str) -> PermanentError | None:
 
 def not_started(words: str, code: int | None) -> GhvmError:
     """The error for a QEMU that ended before its guest's first instruction, from its log and its exit code."""
-    if refusal := unconfined(words):
-        return refusal
-    for pattern, kind, brief, resolution in _KNOWN:
-        if match := pattern.search(words):
-            return kind(brief.format(*match.groups()), details=words, resolution=resolution)
-    return NotUpError(
-        "QEMU did not start the virtual machine",
-        details=words or f"No message; exit code {code}.",
-        resolution="`ghvm --debug run …` shows QEMU's command line.",
+    return (
+        unconfined(words)
+        or understood(words, _KNOWN)
+        or NotUpError(
+            "QEMU did not start the virtual machine",
+            details=words or f"No message; exit code {code}.",
+            resolution="`ghvm --debug run …` shows QEMU's command line.",
+        )
     )

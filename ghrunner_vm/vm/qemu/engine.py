@@ -11,15 +11,16 @@ from pathlib import Path
 from qemu.qmp import QMPClient, QMPError, Runstate
 
 from ghrunner_vm import process, runs
+from ghrunner_vm.connections import beside
 from ghrunner_vm.errors import InfrastructureError
-from ghrunner_vm.ring import Ring, tail
+from ghrunner_vm.ring import Ring, last_words
 from ghrunner_vm.vm import scope
 from ghrunner_vm.vm.base import EndReason, UserNetwork, VirtualMachine, VmDescription, VmEnd
 from ghrunner_vm.vm.cell.command import Cell, in_cell
 from ghrunner_vm.vm.jail import Identity, confined
 from ghrunner_vm.vm.limits import limits
 from ghrunner_vm.vm.overlay import virtual_size
-from ghrunner_vm.vm.pair import Pair, kept
+from ghrunner_vm.vm.pair import Pair, keep
 from ghrunner_vm.vm.qemu.commandline import NETWORK, Firmware, Sockets, command_line, inherited
 from ghrunner_vm.vm.qemu.complaints import not_started
 from ghrunner_vm.vm.qemu.firmware import uefi
@@ -27,7 +28,6 @@ from ghrunner_vm.vm.qemu.firmware import uefi
 _GREETING_SECONDS = 20.0
 _COMMAND_SECONDS = 5.0
 _PORT_TRIES = 5
-_LOG_BYTES = 8192
 _LOG_LIMIT = 256 * 1024
 
 _EVENTS = ("SHUTDOWN", "BLOCK_IO_ERROR")
@@ -61,7 +61,7 @@ class QemuEngine:
             child = stack.enter_context(process.start(argv, inherit=inherit, stderr=words.theirs.fileno()))
             for pair in (qmp, agent, console, words):
                 pair.theirs.close()  # so that QEMU's end is the end of the stream
-            await stack.enter_async_context(kept(words.ours, log))
+            await stack.enter_async_context(beside(keep(words.ours, log)))
             monitor = await stack.enter_async_context(_monitor(qmp.ours, child, log_file))
             yield _QemuMachine(child, monitor, agent.ours, console.ours, log_file)
 
@@ -92,7 +92,7 @@ async def _monitor(ours: socket.socket, child: process.Child, log_file: Path) ->
         async with asyncio.timeout(_GREETING_SECONDS):
             await client.connect(ours)
     except (QMPError, TimeoutError, OSError) as error:
-        raise not_started(_tail(log_file), child.poll()) from error
+        raise not_started(last_words(log_file), child.poll()) from error
     try:
         yield client
     finally:
@@ -193,14 +193,10 @@ class _QemuMachine:
         if self._killed:
             return VmEnd(EndReason.KILLED)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return VmEnd(EndReason.CRASHED, f"{how}\n{_tail(self._log_file)}".strip())
+        return VmEnd(EndReason.CRASHED, f"{how}\n{last_words(self._log_file)}".strip())
 
 
 def free_port() -> int:
     """A port of the loopback that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
-
-
-def _tail(log_file: Path) -> str:
-    return tail(log_file, _LOG_BYTES).decode(errors="replace").strip()

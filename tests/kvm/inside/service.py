@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ghrunner_vm import process, unit
 from tests import guests
-from tests.harness import Following
+from tests.harness import Following, proc
 from tests.kvm.inside import SECONDS
 from tests.lab import Lab
 
@@ -84,6 +84,17 @@ def installed(
             systemctl("kill", "--signal=KILL", service.name)
         service.stop()
         service.spec.unlink()
+
+
+def control_group(pid: int) -> Path:
+    """That of a process."""
+    return Path("/sys/fs/cgroup") / proc(pid, "cgroup").decode().strip().removeprefix("0::/")
+
+
+def is_gone(group: Path) -> bool:
+    """Whether systemd has neither the scope of a control group that became empty, nor the group."""
+    # The answer comes after systemd has seen that the group is empty.
+    return json.loads(systemctl("list-units", "--all", "--output=json", group.name)) == [] and not group.exists()
 
 
 def systemctl(*words: str) -> str:

@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,10 @@ import pytest
 from ghrunner_vm import process
 from ghrunner_vm.errors import ExitCode
 from tests import guests
-from tests.harness import GhvmRun, proc, wait_gone
+from tests.harness import GhvmRun, proc
 from tests.kvm import layered
 from tests.kvm.inside import SECONDS
-from tests.kvm.inside.service import installed, systemctl
+from tests.kvm.inside.service import control_group, installed, is_gone
 from tests.lab import Lab
 
 _SETTINGS = {"GHVM_FIRECRACKER_ALLOW_OLD": "true"}
@@ -74,22 +72,16 @@ def test_of_two_at_once_one_is_killed_and_nothing_of_it_is_left(lab: Lab) -> Non
         lab.job(gate.command)
         gate.wait_reached(SECONDS)
         (vmm,) = lab.machines
-        group = Path("/sys/fs/cgroup") / proc(vmm, "cgroup").decode().strip().removeprefix("0::/")
+        group = control_group(vmm)
         with lab.run(root_disk="128M", root_disk_in="ram") as in_memory:
             job = lab.job(f"{told}; free -m | awk '/Mem/ {{ print ($2 > 400) }}'", name="second")
             in_memory.wait("launched", SECONDS)
             assert len(lab.machines) == 2
-            pidfd = os.pidfd_open(vmm)
-            try:
-                on_disk.send(signal.SIGKILL)
-                wait_gone(pidfd)
-            finally:
-                os.close(pidfd)
+            on_disk.die(vmm)
             assert in_memory.wait_exit(SECONDS) == ExitCode.OK, in_memory.transcript()
     assert lab.finished(job).log == ["overlayfs", "tmpfs", "128M", "1"]
     lab.let_go_and_collect()
-    assert json.loads(systemctl("list-units", "--all", "--output=json", group.name)) == []
-    assert not group.exists()
+    assert is_gone(group)
     assert _namespaces() == before
     assert "jail" not in Path("/proc/mounts").read_text()
 

@@ -1,15 +1,11 @@
 """A job on KVM, from its registration to the end of its machine, and what `ghvm gc` does after a crash."""
 
 import json
-import os
 import re
-import signal
-from pathlib import Path
 
 from ghrunner_vm.errors import ExitCode
-from tests.harness import proc, wait_gone
 from tests.kvm.inside import SECONDS
-from tests.kvm.inside.service import systemctl
+from tests.kvm.inside.service import control_group, is_gone
 from tests.lab import Lab
 
 
@@ -29,16 +25,9 @@ def test_gc_clears_up_after_a_killed_run(lab: Lab) -> None:
         lab.job(gate.command)
         gate.wait_reached(SECONDS)
         (qemu,) = lab.machines
-        group = Path("/sys/fs/cgroup") / proc(qemu, "cgroup").decode().strip().removeprefix("0::/")
+        group = control_group(qemu)
         assert re.fullmatch(r"ghvm-vm-\S+\.scope", group.name)
-        pidfd = os.pidfd_open(qemu)
-        try:
-            run.send(signal.SIGKILL)
-            wait_gone(pidfd)
-        finally:
-            os.close(pidfd)
+        run.die(qemu)
     assert len(lab.runs) == 1
     lab.let_go_and_collect()
-    # The answer comes after systemd has seen that the group is empty.
-    assert json.loads(systemctl("list-units", "--all", "--output=json", group.name)) == []
-    assert not group.exists()
+    assert is_gone(group)

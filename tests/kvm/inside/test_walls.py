@@ -1,9 +1,7 @@
 """The wall around a guest on KVM: what a hostile job reaches, what QEMU itself may do, and what a crash leaves."""
 
 import contextlib
-import os
 import re
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from ghrunner_vm import process
 from ghrunner_vm.images.server import serve
 from ghrunner_vm.simulator.server import Simulator
 from tests import guests, hostile
-from tests.harness import Gate, children, proc, wait_gone
+from tests.harness import Gate, children, proc
 from tests.kvm.inside import SECONDS
 from tests.lab import GHVM, Lab
 from tests.world import HOST, METADATA, PRIVATE, PUBLIC, World, world
@@ -100,12 +98,8 @@ def test_gc_leaves_nothing_of_a_killed_run(walled: Lab, here: World, gate: Gate)
         gate.wait_reached(SECONDS)
         (qemu,) = walled.machines
         assert here.ours() != []
-        pidfds = [os.pidfd_open(pid) for pid in (qemu, *children(run.pid))]
-        run.send(signal.SIGKILL)
+        run.die(qemu, *children(run.pid))
         run.wait_exit(SECONDS)
-    for pidfd in pidfds:
-        wait_gone(pidfd)
-        os.close(pidfd)
     assert len(walled.runs) == 1
     walled.let_go_and_collect()
     assert here.ours() == []
