@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess  # noqa: TID251 a real ghvm is killed
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from ghrunner_vm.images.server import serve
 from ghrunner_vm.images.signing import SigningKey, checked, sign
 from ghrunner_vm.images.store import ImageStore
 from ghrunner_vm.images.trust import Trust
+from tests.http_site import serving
 from tests.integration.images_site import bundle, disk
 from tests.integration.put_site import TOKEN, WAIT_SECONDS, PutSite, put_site
 
@@ -111,15 +111,8 @@ def web() -> Iterator[PutSite]:
 @contextlib.contextmanager
 def static(directory: Path) -> Iterator[str]:
     """Python's own web server, which knows nothing of images."""
-    handler = functools.partial(_Quiet, directory=str(directory))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(functools.partial(_Quiet, directory=str(directory))) as url:
+        yield url
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
